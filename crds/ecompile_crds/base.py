@@ -1,0 +1,19 @@
+"""Base of the API types: camelCase names, unknown fields refused, and notes for the CRD generator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+
+class ApiModel(BaseModel):
+    """Immutable value with camelCase JSON names; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, alias_generator=to_camel)
+
+
+def cel(*rules: tuple[str, str]) -> dict[str, Any]:
+    """CEL rules (expression, message) for `json_schema_extra`; the generator turns them into x-kubernetes-validations."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in rules]}

@@ -1,0 +1,1 @@
+"""Control stream: messages and stubs generated from `control.proto` (`make generate`)."""

@@ -1,0 +1,446 @@
+"""HybridModel: a trained network, what "equivalent" means for it, and how it is served. The user writes it.
+
+Docstrings of fields become `kubectl explain` texts and the reference documentation.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from .base import ApiModel, cel
+from .conditions import Condition
+from .evidence import Evidence
+
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", description="SHA-256 as `sha256:` and 64 hex digits.")]
+Uri = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=2048,
+        pattern=r"^(file|s3|gs)://[^\s]+$",
+        description="Where the file is: `file:///artifacts/...` (the artifact volume), `s3://` or `gs://`.",
+    ),
+]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveFraction = Annotated[float, Field(gt=0, le=1)]
+
+
+class SourceFormat(StrEnum):
+    ONNX = "onnx"
+    PT2 = "pt2"
+
+
+class Source(ApiModel):
+    """The trained network."""
+
+    uri: Uri
+    digest: Digest | None = Field(
+        default=None, description="If set, the file must have this digest; a change starts a new life."
+    )
+    format: SourceFormat = Field(default=SourceFormat.ONNX, description="onnx, or pt2 for a torch.export archive.")
+
+
+class DataRef(ApiModel):
+    """A `.npz` file with an array `inputs` (rows, features...) and, where known, `labels`."""
+
+    uri: Uri
+    digest: Digest | None = Field(default=None, description="If set, the file must have this digest.")
+
+
+class ResourceRequirements(ApiModel):
+    """Requests and limits as in a container."""
+
+    requests: dict[str, str | int] = Field(default_factory=dict)
+    limits: dict[str, str | int] = Field(default_factory=dict)
+
+
+class EnvVar(ApiModel):
+    """A plain environment variable; secrets are mounted by reference, never inlined."""
+
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)
+    value: str = Field(default="", max_length=4096)
+
+
+class JobTemplate(ApiModel):
+    """What every Job's Pod gets."""
+
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    tolerations: list[dict[str, Any]] = Field(default_factory=list, max_length=32)
+    resources: ResourceRequirements = Field(default_factory=ResourceRequirements)
+    env: list[EnvVar] = Field(default_factory=list, max_length=64)
+
+
+class Jobs(ApiModel):
+    """How profiling, distillation and validation Jobs run."""
+
+    queue_name: str | None = Field(
+        default=None, max_length=63, description="Kueue LocalQueue; the Job gets the label `kueue.x-k8s.io/queue-name`."
+    )
+    template: JobTemplate = Field(default_factory=JobTemplate)
+    deadline_seconds: int = Field(default=3600, ge=30, le=604800, description="activeDeadlineSeconds of each Job.")
+    retries: int = Field(default=2, ge=0, le=10, description="Retries of a Job whose failure is retryable.")
+
+
+class Strategy(StrEnum):
+    FOLD = "fold"
+    EXACT = "exact"
+    REGIONS = "regions"
+    LOWRANK = "lowrank"
+    DEADUNITS = "deadunits"
+    SYMBOLIC = "symbolic"
+
+
+SUPPORTED_STRATEGIES = (Strategy.FOLD, Strategy.EXACT)
+
+
+class Target(StrEnum):
+    X86_64_V2 = "x86-64-v2"
+    X86_64_V3 = "x86-64-v3"
+    X86_64_V4 = "x86-64-v4"
+    ARM64 = "arm64"
+
+
+SUPPORTED_TARGETS = (Target.X86_64_V2, Target.X86_64_V3, Target.X86_64_V4)
+
+
+class Distill(ApiModel):
+    """How segments are turned into code."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.strategies) || self.strategies.all(s, s in ['fold','exact'])",
+                "spec.distill.strategies: only fold and exact are supported by this version; remove the others",
+            ),
+            (
+                "!has(self.targets) || self.targets.all(t, t in ['x86-64-v2','x86-64-v3','x86-64-v4'])",
+                "spec.distill.targets: only x86-64-v2, x86-64-v3 and x86-64-v4 are supported by this version",
+            ),
+        )
+    )
+
+    strategies: list[Strategy] = Field(default=[Strategy.FOLD, Strategy.EXACT], min_length=1, max_length=8)
+    targets: list[Target] = Field(
+        default=[Target.X86_64_V2, Target.X86_64_V3, Target.X86_64_V4], min_length=1, max_length=8
+    )
+    max_segments: int = Field(default=16, ge=1, le=64, description="At most this many segments are compiled.")
+    budget_seconds: int = Field(default=900, ge=10, le=86400, description="Time one segment's distillation may take.")
+    min_speedup: float = Field(
+        default=1.0, ge=1.0, le=100.0, description="A module that is not faster than this factor is not made."
+    )
+
+
+class Fairness(ApiModel):
+    """Gap between groups that a module may not widen. Not supported by this version: leave it out."""
+
+    groups: list[str] = Field(min_length=1, max_length=32)
+    max_gap: PositiveFraction = 0.05
+
+
+class Equivalence(ApiModel):
+    """What a module must show before it may serve."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.fairness)",
+                "spec.equivalence.fairness: not supported by this version; remove the field",
+            ),
+        )
+    )
+
+    max_relative_error: PositiveFraction = Field(
+        default=1e-3, description="Limit of delta: mean of |y - y'| / (|y| + 1e-6 + row scale) over the test inputs."
+    )
+    min_correlation: PositiveFraction = Field(default=0.99, description="Least Pearson r between the outputs.")
+    max_deviation: float = Field(
+        default=1e-4, gt=0, le=1e6, description="Limit of max |y - y'|, relative to the largest |y| where that exceeds 1."
+    )
+    test_inputs: int = Field(default=1000, ge=10, le=10_000_000, description="Least number of test inputs.")
+    ood_inputs: int = Field(default=100, ge=10, le=10_000_000, description="Least number of out-of-distribution inputs.")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence of the stated bounds.")
+    fairness: Fairness | None = None
+
+
+class Protocol(StrEnum):
+    REST = "rest"
+    GRPC = "grpc"
+
+
+class Autoscaling(ApiModel):
+    """Horizontal autoscaling. Not supported by this version: leave it out."""
+
+    min_replicas: int = Field(ge=1, le=1000)
+    max_replicas: int = Field(ge=1, le=1000)
+
+
+class Serving(ApiModel):
+    """The serving pods."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.autoscaling)",
+                "spec.serving.autoscaling: not supported by this version; set spec.serving.replicas",
+            ),
+            (
+                "!has(self.protocol) || self.protocol == 'rest'",
+                "spec.serving.protocol: only rest is supported by this version",
+            ),
+        )
+    )
+
+    replicas: int = Field(default=1, ge=1, le=200)
+    service_name: str | None = Field(
+        default=None,
+        pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$",
+        max_length=63,
+        description="Name of the Service; the model's name where not set.",
+    )
+    resources: ResourceRequirements = Field(default_factory=ResourceRequirements)
+    protocol: Protocol = Protocol.REST
+    autoscaling: Autoscaling | None = None
+
+
+class StepMode(StrEnum):
+    SHADOW = "shadow"
+    CANARY = "canary"
+
+
+class Step(ApiModel):
+    """One step of a rollout; left when its gate says Pass."""
+
+    mode: StepMode
+    weight: PositiveFraction = Field(default=0.1, description="Canary: share of requests the module answers.")
+    compare: PositiveFraction = Field(default=0.5, description="Probability that a request is compared.")
+    min_comparisons: int = Field(default=200, ge=1, le=10_000_000, description="Comparisons that the gate needs.")
+    deadline_seconds: int = Field(
+        default=3600, ge=10, le=2_592_000, description="After this long without enough data, `analysis.onNoData` applies."
+    )
+
+
+class OnNoData(StrEnum):
+    WAIT = "wait"
+    HOLD = "hold"
+    NEURAL = "neural"
+
+
+class Analysis(ApiModel):
+    """Limits that serving must keep; a breach rolls back."""
+
+    drift_limit: PositiveFraction = Field(default=2e-3, description="Limit of the mean relative error (delta).")
+    fallback_limit: PositiveFraction = Field(default=0.05, description="Limit of the share of requests refused.")
+    latency_regression_limit: float = Field(
+        default=0.20, gt=0, le=10, description="Compiled may be slower than neural by at most this share."
+    )
+    false_alarm_interval: int = Field(
+        default=1_000_000,
+        ge=1000,
+        le=1_000_000_000_000,
+        description="Expected number of requests between two false alarms of one detector.",
+    )
+    compare: Fraction = Field(default=0.05, description="Probability of a comparison once promoted.")
+    on_no_data: OnNoData = Field(
+        default=OnNoData.WAIT, description="Past a step's deadline without data: wait, hold or neural."
+    )
+
+
+class Approval(StrEnum):
+    AUTOMATIC = "Automatic"
+    REQUIRED = "Required"
+
+
+DEFAULT_STEPS = (
+    Step(mode=StepMode.SHADOW, compare=0.5, min_comparisons=200),
+    Step(mode=StepMode.CANARY, weight=0.1, compare=0.5, min_comparisons=100),
+    Step(mode=StepMode.CANARY, weight=0.5, compare=0.25, min_comparisons=100),
+)
+
+
+class Rollout(ApiModel):
+    """How a validated module comes into service."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.steps) || self.steps.size() == 0 || self.steps[0].mode == 'shadow'",
+                "spec.rollout.steps: the first step must be a shadow step, so that nothing unseen answers a request",
+            ),
+        )
+    )
+
+    steps: list[Step] = Field(default=list(DEFAULT_STEPS), min_length=1, max_length=16)
+    approval: Approval = Field(
+        default=Approval.AUTOMATIC, description="Required: waits for the command `approve` before the first canary step."
+    )
+    analysis: Analysis = Field(default_factory=Analysis)
+    auto_rollback: bool = Field(default=True, description="Roll back without a human when an alert fires.")
+
+
+class Revalidation(ApiModel):
+    """What happens after a rollback."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("!has(self.schedule)", "spec.revalidation.schedule: not supported by this version; remove the field"),
+        )
+    )
+
+    schedule: str | None = Field(default=None, description="Cron expression. Not supported by this version.")
+    on_drift: bool = Field(default=True, description="Revalidate by itself after a rollback.")
+    max_attempts: int = Field(default=3, ge=1, le=20, description="After this many failed attempts the module is Held.")
+    backoff_seconds: int = Field(
+        default=30, ge=1, le=86400, description="Wait before the first attempt; doubles with each."
+    )
+
+
+class DeletionPolicy(StrEnum):
+    DELETE = "Delete"
+    ORPHAN = "Orphan"
+
+
+class HybridModelSpec(ApiModel):
+    """Desired state of a HybridModel."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.deletionPolicy) || self.deletionPolicy == 'Delete'",
+                "spec.deletionPolicy: only Delete is supported by this version",
+            ),
+        )
+    )
+
+    suspend: bool = Field(default=False, description="Stop advancing; what serves keeps serving, alerts still roll back.")
+    source: Source
+    calibration: DataRef
+    held_out: DataRef | None = Field(
+        default=None, description="Inputs that distillation never sees; validation uses them first."
+    )
+    jobs: Jobs = Field(default_factory=Jobs)
+    distill: Distill = Field(default_factory=Distill)
+    equivalence: Equivalence = Field(default_factory=Equivalence)
+    serving: Serving = Field(default_factory=Serving)
+    rollout: Rollout = Field(default_factory=Rollout)
+    revalidation: Revalidation = Field(default_factory=Revalidation)
+    deletion_policy: DeletionPolicy = DeletionPolicy.DELETE
+
+
+class ModelPhase(StrEnum):
+    """A projection of the conditions for people; never an input to a decision."""
+
+    PENDING = "Pending"
+    PROFILING = "Profiling"
+    DISTILLING = "Distilling"
+    VALIDATING = "Validating"
+    ROLLING_OUT = "RollingOut"
+    PROMOTED = "Promoted"
+    NEURAL = "Neural"
+    """Serving, with no segment that pays."""
+    DEGRADED = "Degraded"
+    """At least one module was rolled back; the neural path serves its segment."""
+    SUSPENDED = "Suspended"
+    STALLED = "Stalled"
+
+
+class SegmentStatus(ApiModel):
+    """One segment, for people."""
+
+    index: int
+    name: str = ""
+    compilable: bool = False
+    reason: str = ""
+    macs: int = 0
+    pays: bool | None = None
+    strategy: str = ""
+    module: str | None = None
+    mode: str = "neural"
+    evidence: Evidence | None = None
+    speedup: float | None = None
+    bundle_uri: str | None = None
+    bundle_digest: str | None = None
+
+
+class LifeStatus(ApiModel):
+    """What is known of one source: recorded from Job reports, so that it outlives the Jobs."""
+
+    key: str
+    source_uri: str = ""
+    source_digest: str | None = None
+    plan_uri: str | None = None
+    profiled: bool = False
+    distilled: bool = False
+    segments: list[SegmentStatus] = Field(default_factory=list)
+
+
+class RoutingStatus(ApiModel):
+    """The routing table in force; its generations only grow."""
+
+    generation: int = 0
+    life: str = ""
+    table_json: str = ""
+    acknowledged_pods: int = 0
+    live_pods: int = 0
+
+
+class CommandStatus(ApiModel):
+    """The last command, its token and the answer."""
+
+    token: str
+    command: str
+    answer: str
+    executed_at: str = ""
+
+
+class FailureStatus(ApiModel):
+    """Failed attempts of the step in progress; the wait before the next one doubles."""
+
+    step: str
+    attempts: int = 0
+    code: int = 0
+    message: str = ""
+    at: str = ""
+
+
+class HybridModelStatus(BaseModel):
+    """Observed state. Unknown fields of later versions are read and kept out."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", populate_by_name=True, alias_generator=ApiModel.model_config["alias_generator"]
+    )
+
+    observed_generation: int = 0
+    phase: ModelPhase = ModelPhase.PENDING
+    message: str = Field(default="", description="One sentence: what is happening, or what to do.")
+    conditions: list[Condition] = Field(default_factory=list)
+    progress: str = Field(default="", description="Progress of the running Job, such as `distill 1/2 compile 60%`.")
+    life: LifeStatus | None = Field(default=None, description="The life that spec asks for.")
+    serving: LifeStatus | None = Field(default=None, description="The life that pods serve.")
+    routing: RoutingStatus = Field(default_factory=RoutingStatus)
+    deterministic_coverage: float | None = Field(
+        default=None, description="Share of requests answered by compiled code in every compiled segment."
+    )
+    proven_coverage: float | None = Field(default=None, description="The same, counting only `proven` evidence.")
+    speedup: float | None = Field(default=None, description="Measured latency of the neural path over ours.")
+    evidence: str = Field(default="", description="Label of the weakest evidence in service.")
+    replicas: int = 0
+    ready_replicas: int = 0
+    audit_head: str = Field(default="", description="Hash of the newest audit record.")
+    audit_sequence: int = 0
+    last_command: CommandStatus | None = None
+    failure: FailureStatus | None = None
+
+
+class HybridModel(BaseModel):
+    """The whole object as the API serves it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    api_version: Literal["ecompile.dev/v1alpha1"] = Field(alias="apiVersion", default="ecompile.dev/v1alpha1")
+    kind: Literal["HybridModel"] = "HybridModel"
+    metadata: dict[str, Any]
+    spec: HybridModelSpec
+    status: HybridModelStatus = Field(default_factory=HybridModelStatus)
