@@ -1,0 +1,161 @@
+"""What `observe` read: one frozen value per HybridModel with its children, and what its pods last reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from ecompile_crds.compiledmodule import CompiledModuleSpec, CompiledModuleStatus
+from ecompile_crds.hybridmodel import HybridModelSpec, HybridModelStatus
+from ecompile_crds.jobs import JobKind, JobResult
+
+
+class JobPhase(StrEnum):
+    PENDING = "Pending"
+    """Exists; no Pod has started."""
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservedJob:
+    """One of our Jobs."""
+
+    name: str
+    kind: JobKind
+    life: str
+    phase: JobPhase
+    results: Mapping[int, JobResult] = field(default_factory=dict)
+    """Termination messages by completion index; a Job that is not indexed has index 0."""
+    reason: str = ""
+    """Where FAILED: `OOMKilled`, `DeadlineExceeded`, `BackoffLimitExceeded`, ... Where PENDING: why its Pods wait,
+    such as `ImagePullBackOff` or `Unschedulable`."""
+    message: str = ""
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservedModule:
+    """A CompiledModule."""
+
+    name: str
+    uid: str
+    generation: int
+    spec: CompiledModuleSpec
+    status: CompiledModuleStatus
+    command: str | None = None
+    """Value of the command annotation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservedPod:
+    """A live serving Pod: running, not being deleted."""
+
+    name: str
+    life: str
+    ready: bool
+    waiting_reason: str = ""
+    """Why its container waits, such as `ImagePullBackOff`; empty where it runs."""
+
+
+class AlertKind(StrEnum):
+    BREAKER = "Breaker"
+    DRIFT = "Drift"
+    FALLBACK = "Fallback"
+    LATENCY = "Latency"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PodAlert:
+    """A standing alert of one pod."""
+
+    kind: AlertKind
+    segment: int
+    value: float
+    limit: float
+    detail: str
+    generation: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counters:
+    """Sums of one segment since the acknowledged generation came into force (control.proto, SegmentCounters)."""
+
+    segment: int
+    requests: int = 0
+    compiled: int = 0
+    fallbacks: int = 0
+    guard_checked: int = 0
+    comparisons: int = 0
+    delta_sum: float = 0.0
+    delta_max: float = 0.0
+    compiled_p50_seconds: float = 0.0
+    neural_p50_seconds: float = 0.0
+    latency_samples: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PodReport:
+    """The newest report of one pod."""
+
+    pod: str
+    life: str
+    received_at: datetime
+    """On the operator's clock; no decision compares clocks of two machines."""
+    generation: int
+    """Acknowledged routing generation."""
+    counters: tuple[Counters, ...] = ()
+    alerts: tuple[PodAlert, ...] = ()
+    refused_generation: int = 0
+    refused_reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservedDeployment:
+    """The serving Deployment."""
+
+    name: str
+    life: str
+    """Life of its Pod template."""
+    replicas: int = 0
+    ready: int = 0
+    updated: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditHead:
+    """The newest record in the audit ConfigMap."""
+
+    sequence: int
+    hash: str
+    generation: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """Everything a decision about one HybridModel may depend on, apart from the time."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    deleting: bool = False
+    spec: HybridModelSpec | None = None
+    spec_error: str = ""
+    """Why the spec could not be read, naming the field; then `spec` is None."""
+    status: HybridModelStatus = field(default_factory=HybridModelStatus)
+    command: str | None = None
+    modules: tuple[ObservedModule, ...] = ()
+    jobs: tuple[ObservedJob, ...] = ()
+    deployment: ObservedDeployment | None = None
+    service_owner: str | None = None
+    """`kind/name` of someone else who owns a Service of the wanted name."""
+    pods: tuple[ObservedPod, ...] = ()
+    reports: tuple[PodReport, ...] = ()
+    audit: AuditHead | None = None
+    progress: str = ""
+    """Newest progress of a running Job, from the control stream."""
+    artifacts_uri: str = "file:///artifacts"
