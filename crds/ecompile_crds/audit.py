@@ -94,5 +94,6 @@ def verify(records: Sequence[AuditRecord], *, head: str | None = None) -> None:
         previous = record.hash
     if head is not None and head != previous:
         raise ModelError(
-            Code.AUDIT_BROKEN, f"the log ends in {previous[:12]}, but the recorded head is {head[:12]}: records are missing."
+            Code.AUDIT_BROKEN,
+            f"the log ends in {previous[:12]}, but the recorded head is {head[:12]}: records are missing.",
         )

@@ -15,5 +15,5 @@ class ApiModel(BaseModel):
 
 
 def cel(*rules: tuple[str, str]) -> dict[str, Any]:
-    """CEL rules (expression, message) for `json_schema_extra`; the generator turns them into x-kubernetes-validations."""
+    """CEL rules (expression, message) for `json_schema_extra`; generated as x-kubernetes-validations."""
     return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in rules]}

@@ -35,7 +35,9 @@ class CompiledModuleSpec(ApiModel):
     attempt: int = Field(default=1, ge=1)
     strategy: str = Field(default="exact", max_length=64)
     evidence: Evidence
-    speedup: float | None = Field(default=None, description="Measured in the distill Job, against ONNX Runtime, batch 1.")
+    speedup: float | None = Field(
+        default=None, description="Measured in the distill Job, against ONNX Runtime, batch 1."
+    )
 
 
 class Stage(StrEnum):

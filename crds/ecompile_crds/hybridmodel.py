@@ -157,10 +157,15 @@ class Equivalence(ApiModel):
     )
     min_correlation: PositiveFraction = Field(default=0.99, description="Least Pearson r between the outputs.")
     max_deviation: float = Field(
-        default=1e-4, gt=0, le=1e6, description="Limit of max |y - y'|, relative to the largest |y| where that exceeds 1."
+        default=1e-4,
+        gt=0,
+        le=1e6,
+        description="Limit of max |y - y'|, relative to the largest |y| where that exceeds 1.",
     )
     test_inputs: int = Field(default=1000, ge=10, le=10_000_000, description="Least number of test inputs.")
-    ood_inputs: int = Field(default=100, ge=10, le=10_000_000, description="Least number of out-of-distribution inputs.")
+    ood_inputs: int = Field(
+        default=100, ge=10, le=10_000_000, description="Least number of out-of-distribution inputs."
+    )
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Confidence of the stated bounds.")
     fairness: Fairness | None = None
 
@@ -218,7 +223,10 @@ class Step(ApiModel):
     compare: PositiveFraction = Field(default=0.5, description="Probability that a request is compared.")
     min_comparisons: int = Field(default=200, ge=1, le=10_000_000, description="Comparisons that the gate needs.")
     deadline_seconds: int = Field(
-        default=3600, ge=10, le=2_592_000, description="After this long without enough data, `analysis.onNoData` applies."
+        default=3600,
+        ge=10,
+        le=2_592_000,
+        description="After this long without enough data, `analysis.onNoData` applies.",
     )
 
 
@@ -274,7 +282,8 @@ class Rollout(ApiModel):
 
     steps: list[Step] = Field(default=list(DEFAULT_STEPS), min_length=1, max_length=16)
     approval: Approval = Field(
-        default=Approval.AUTOMATIC, description="Required: waits for the command `approve` before the first canary step."
+        default=Approval.AUTOMATIC,
+        description="Required: waits for the command `approve` before the first canary step.",
     )
     analysis: Analysis = Field(default_factory=Analysis)
     auto_rollback: bool = Field(default=True, description="Roll back without a human when an alert fires.")
@@ -314,7 +323,9 @@ class HybridModelSpec(ApiModel):
         )
     )
 
-    suspend: bool = Field(default=False, description="Stop advancing; what serves keeps serving, alerts still roll back.")
+    suspend: bool = Field(
+        default=False, description="Stop advancing; what serves keeps serving, alerts still roll back."
+    )
     source: Source
     calibration: DataRef
     held_out: DataRef | None = Field(

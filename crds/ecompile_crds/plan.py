@@ -58,7 +58,7 @@ class Plan(ApiModel):
     neural: PlanFile
     """The whole network as ONNX with a dynamic batch: the path that can always take all the traffic."""
     graph: PlanFile
-    """The imported network in our IR (ir.json and weights in one .npz-free zip), so that later Jobs need no importer."""
+    """The imported network in our IR (JSON and raw weights in one zip), so that later Jobs need no importer."""
     segments: tuple[PlanSegment, ...]
     trace: PlanFile | None = None
     stability: PlanFile | None = None

@@ -1,0 +1,192 @@
+"""May a rollout step be left? Three-valued: Unknown is never a yes.
+
+The checks are an ordered list; each stands alone and answers with the measured value and its limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from ecompile_crds.hybridmodel import Analysis, Step
+
+from .observed import AlertKind, Counters, ObservedPod, PodReport
+
+HEARTBEAT_EXPIRY_SECONDS = 5.0
+"""Pods report every second; after five missed reports nothing is known of a pod."""
+MIN_LATENCY_SAMPLES = 50
+"""Fewer timings than this say nothing about a 20 % difference on a shared machine."""
+
+
+class Verdict(StrEnum):
+    PASS = "Pass"
+    FAIL = "Fail"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A verdict with its reason, and the figures behind it."""
+
+    verdict: Verdict
+    reason: str
+    kind: AlertKind | None = None
+    value: float = 0.0
+    limit: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a gate looks at."""
+
+    step: Step
+    analysis: Analysis
+    generation: int
+    """Routing generation that brought the step into force."""
+    pods: tuple[ObservedPod, ...]
+    """Ready pods of the life being served."""
+    reports: tuple[PodReport, ...]
+    """Fresh reports of those pods."""
+    total: Counters
+
+
+def fresh_reports(reports: Iterable[PodReport], now: datetime) -> tuple[PodReport, ...]:
+    """Reports young enough to mean something."""
+    return tuple(r for r in reports if (now - r.received_at).total_seconds() <= HEARTBEAT_EXPIRY_SECONDS)
+
+
+def unacknowledged(pods: Iterable[ObservedPod], reports: Iterable[PodReport], generation: int) -> tuple[str, ...]:
+    """Names of live pods that are not known to have `generation`, or a later one, in force."""
+    acknowledged = {r.pod for r in reports if r.generation >= generation}
+    return tuple(sorted(p.name for p in pods if p.name not in acknowledged))
+
+
+def total(reports: Iterable[PodReport], segment: int, generation: int) -> Counters:
+    """Sums of one segment over pods that have `generation` or a later one in force; latencies are the slowest pod's."""
+    requests = compiled = fallbacks = checked = comparisons = samples = 0
+    delta_sum = delta_max = compiled_p50 = neural_p50 = 0.0
+    for report in reports:
+        if report.generation < generation:
+            continue
+        for c in report.counters:
+            if c.segment != segment:
+                continue
+            requests += c.requests
+            compiled += c.compiled
+            fallbacks += c.fallbacks
+            checked += c.guard_checked
+            comparisons += c.comparisons
+            delta_sum += c.delta_sum
+            delta_max = max(delta_max, c.delta_max)
+            samples += c.latency_samples
+            if c.latency_samples >= MIN_LATENCY_SAMPLES and c.neural_p50_seconds > 0:
+                slower = compiled_p50 == 0 or (
+                    c.compiled_p50_seconds * neural_p50 > compiled_p50 * c.neural_p50_seconds
+                )
+                if slower:
+                    compiled_p50, neural_p50 = c.compiled_p50_seconds, c.neural_p50_seconds
+    return Counters(
+        segment=segment,
+        requests=requests,
+        compiled=compiled,
+        fallbacks=fallbacks,
+        guard_checked=checked,
+        comparisons=comparisons,
+        delta_sum=delta_sum,
+        delta_max=delta_max,
+        compiled_p50_seconds=compiled_p50,
+        neural_p50_seconds=neural_p50,
+        latency_samples=samples,
+    )
+
+
+def _pods_known(e: Evidence) -> Finding:
+    if not e.pods:
+        return Finding(verdict=Verdict.UNKNOWN, reason="no serving pod is ready")
+    missing = unacknowledged(e.pods, e.reports, e.generation)
+    if missing:
+        refused = [r for r in e.reports if r.pod in missing and r.refused_generation >= e.generation]
+        why = f" ({refused[0].refused_reason})" if refused else ""
+        return Finding(
+            verdict=Verdict.UNKNOWN,
+            reason=f"{len(missing)} of {len(e.pods)} pods have not acknowledged generation "
+            f"{e.generation}: {missing[0]}{why}",
+        )
+    return Finding(verdict=Verdict.PASS, reason="all pods acknowledged")
+
+
+def _fallback_rate(e: Evidence) -> Finding:
+    """Relies on nothing before it: refusals count even while no comparison succeeds."""
+    if e.total.guard_checked < e.step.min_comparisons:
+        return Finding(
+            verdict=Verdict.UNKNOWN,
+            reason=f"{e.total.guard_checked} of {e.step.min_comparisons} requests checked",
+        )
+    rate = e.total.fallbacks / e.total.guard_checked
+    limit = e.analysis.fallback_limit
+    verdict = Verdict.PASS if rate <= limit else Verdict.FAIL
+    return Finding(
+        verdict=verdict,
+        reason=f"fallback rate {rate:.3f}, limit {limit:.3f}",
+        kind=AlertKind.FALLBACK,
+        value=rate,
+        limit=limit,
+    )
+
+
+def _enough_comparisons(e: Evidence) -> Finding:
+    if e.total.comparisons < e.step.min_comparisons:
+        return Finding(verdict=Verdict.UNKNOWN, reason=f"{e.total.comparisons} of {e.step.min_comparisons} comparisons")
+    return Finding(verdict=Verdict.PASS, reason=f"{e.total.comparisons} comparisons")
+
+
+def _delta(e: Evidence) -> Finding:
+    """Relies on `_enough_comparisons`."""
+    mean = e.total.delta_sum / e.total.comparisons
+    limit = e.analysis.drift_limit
+    verdict = Verdict.PASS if mean <= limit else Verdict.FAIL
+    return Finding(
+        verdict=verdict,
+        reason=f"mean delta {mean:.2e}, limit {limit:.2e}",
+        kind=AlertKind.DRIFT,
+        value=mean,
+        limit=limit,
+    )
+
+
+def _latency(e: Evidence) -> Finding:
+    """Passes where too few timings were taken: a slow module is caught by the pods' own detector as well."""
+    if e.total.neural_p50_seconds <= 0:
+        return Finding(verdict=Verdict.PASS, reason="latency not measured yet")
+    ratio = e.total.compiled_p50_seconds / e.total.neural_p50_seconds - 1.0
+    limit = e.analysis.latency_regression_limit
+    verdict = Verdict.PASS if ratio <= limit else Verdict.FAIL
+    return Finding(
+        verdict=verdict,
+        reason=f"compiled median latency is {ratio:+.0%} of neural, limit +{limit:.0%}",
+        kind=AlertKind.LATENCY,
+        value=ratio,
+        limit=limit,
+    )
+
+
+CHECKS: tuple[Callable[[Evidence], Finding], ...] = (
+    _pods_known,
+    _fallback_rate,
+    _enough_comparisons,
+    _delta,
+    _latency,
+)
+
+
+def judge(evidence: Evidence) -> Finding:
+    """The first check that does not pass, else Pass."""
+    finding = Finding(verdict=Verdict.UNKNOWN, reason="nothing checked")
+    for check in CHECKS:
+        finding = check(evidence)
+        if finding.verdict is not Verdict.PASS:
+            return finding
+    mean = evidence.total.delta_sum / max(1, evidence.total.comparisons)
+    return Finding(verdict=Verdict.PASS, reason=f"{evidence.total.comparisons} comparisons, mean delta {mean:.2e}")

@@ -1,0 +1,507 @@
+"""The life of one CompiledModule, one transition at a time.
+
+Pending -> Validating -> Validated -> Shadow -> Canary -> Promoted
+Shadow, Canary, Promoted -> RollingBack -> RolledBack -> Revalidating -> Validated ...
+Validating -> Rejected; RolledBack -> Held; any -> Retired when its source is no longer wanted.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import assert_never
+
+from ecompile_crds.compiledmodule import (
+    FINAL_STAGES,
+    SERVING_STAGES,
+    CompiledModuleStatus,
+    Measurements,
+    RollbackStatus,
+    RolloutStatus,
+    Stage,
+    ValidationStatus,
+)
+from ecompile_crds.hybridmodel import Approval, OnNoData, StepMode
+from ecompile_crds.jobs import JobInput, JobKind, ValidateReport
+
+from .clock import backoff, from_text, seconds_since, to_text
+from .decision import DesiredJob, ModelEvent
+from .draft import Draft
+from .gate import Evidence, Finding, Verdict, fresh_reports, judge, total, unacknowledged
+from .jobsteps import failure_of, find_job, job_name
+from .life import job_input
+from .observed import JobPhase, ObservedModule, ObservedPod, PodAlert, PodReport
+
+POLL_SECONDS = 1.0
+"""How often a rollout step is judged; pods report once a second."""
+ROLLBACK_WARN_SECONDS = 60.0
+"""A rollback that a live pod has not acknowledged by then is shown as a warning; the pod's mounted ConfigMap and its
+own breaker work meanwhile."""
+
+
+def enter(draft: Draft, module: ObservedModule, stage: Stage, message: str, **changes: object) -> CompiledModuleStatus:
+    """The module's status on entering a stage; `changes` go to the rollout record."""
+    status = draft.modules[module.name]
+    rollout = status.rollout.model_copy(update={"stage": stage, "since": to_text(draft.now), **changes})
+    return status.model_copy(
+        update={"rollout": rollout, "phase": stage, "step": step_label(draft, rollout), "message": message}
+    )
+
+
+def step_label(draft: Draft, rollout: RolloutStatus) -> str:
+    """Such as `2/3 canary 50%`; empty outside a rollout step."""
+    steps = draft.spec.rollout.steps
+    if rollout.stage not in (Stage.SHADOW, Stage.CANARY) or rollout.step >= len(steps):
+        return ""
+    step = steps[rollout.step]
+    share = f" {step.weight:.0%}" if step.mode is StepMode.CANARY else ""
+    return f"{rollout.step + 1}/{len(steps)} {step.mode.value}{share}"
+
+
+def next_generation(draft: Draft) -> int:
+    """The routing generation that a change decided now comes into force with."""
+    return draft.observed.status.routing.generation + 1
+
+
+def ready_pods(draft: Draft, life: str) -> tuple[ObservedPod, ...]:
+    """Ready pods that serve `life`."""
+    return tuple(p for p in draft.observed.pods if p.life == life and p.ready)
+
+
+def reports_of(draft: Draft, life: str) -> tuple[PodReport, ...]:
+    """Fresh reports of live pods that serve `life`."""
+    live = {p.name for p in draft.observed.pods}
+    return tuple(r for r in fresh_reports(draft.observed.reports, draft.now) if r.life == life and r.pod in live)
+
+
+def roll_back(
+    draft: Draft,
+    module: ObservedModule,
+    *,
+    reason: str,
+    detail: str,
+    value: float,
+    limit: float,
+    by_human: bool,
+) -> CompiledModuleStatus:
+    """Out of service, now. A human's rollback is not undone by the operator: it ends in Held."""
+    before = draft.modules[module.name]
+    failures = 0 if before.rollout.stage is Stage.PROMOTED else before.rollout.failures + 1
+    if by_human:
+        failures = draft.spec.revalidation.max_attempts
+    generation = next_generation(draft)
+    status = enter(
+        draft,
+        module,
+        Stage.ROLLING_BACK,
+        f"{reason}: {detail}",
+        generation=generation,
+        failures=failures,
+        approved=False,
+    )
+    draft.events.append(
+        ModelEvent(type="Warning", reason="RollingBack", message=f"{reason}: {detail}", module=module.name)
+    )
+    rollback = RollbackStatus(
+        reason=reason, detail=detail, value=value, limit=limit, at=to_text(draft.now), generation=generation
+    )
+    return status.model_copy(update={"last_rollback": rollback, "rollbacks": before.rollbacks + 1})
+
+
+def standing_alert(draft: Draft, module: ObservedModule) -> tuple[PodReport, PodAlert] | None:
+    """An alert about this module that no earlier rollback has answered; gross faults first."""
+    status = draft.modules[module.name]
+    answered = status.last_rollback.generation if status.last_rollback is not None else 0
+    found = [
+        (report, alert)
+        for report in reports_of(draft, module.spec.life)
+        for alert in report.alerts
+        if alert.segment == module.spec.segment and alert.generation > answered
+    ]
+    order = {"Breaker": 0, "Drift": 1, "Fallback": 2, "Latency": 3}
+    return min(found, key=lambda f: (order[f[1].kind.value], f[0].pod), default=None)
+
+
+def answer_alerts(draft: Draft) -> None:
+    """Rollbacks come before anything that advances, and do not wait for `suspend` to end."""
+    if draft.serving is None:
+        return
+    for module in draft.of_life(draft.serving.key):
+        if draft.stage(module) not in SERVING_STAGES:
+            continue
+        found = standing_alert(draft, module)
+        if found is None:
+            continue
+        report, alert = found
+        detail = f"{alert.detail or alert.kind.value} (pod {report.pod})"
+        if not draft.spec.rollout.auto_rollback:
+            draft.notes.insert(0, f"{module.name}: {detail}; spec.rollout.autoRollback is off, waiting for a command")
+            continue
+        draft.modules[module.name] = roll_back(
+            draft,
+            module,
+            reason=alert.kind.value,
+            detail=detail,
+            value=alert.value,
+            limit=alert.limit,
+            by_human=False,
+        )
+
+
+def advance_module(draft: Draft, module: ObservedModule) -> CompiledModuleStatus:
+    """The module's next status: unchanged, or one transition on."""
+    status = draft.modules[module.name]
+    rollout = status.rollout
+    wanted = {draft.life.key} | ({draft.serving.key} if draft.serving is not None else set())
+    if module.spec.life not in wanted and rollout.stage not in FINAL_STAGES:
+        return _retire_when_unused(draft, module)
+    if draft.spec.suspend and rollout.stage is not Stage.ROLLING_BACK:
+        return status
+    match rollout.stage:
+        case Stage.PENDING:
+            return enter(draft, module, Stage.VALIDATING, f"validation attempt {rollout.attempt}")
+        case Stage.VALIDATING | Stage.REVALIDATING:
+            return _validate(draft, module)
+        case Stage.VALIDATED:
+            return _start_rollout(draft, module)
+        case Stage.SHADOW | Stage.CANARY:
+            return _judge_step(draft, module)
+        case Stage.PROMOTED:
+            draft.wakes.append(draft.now + timedelta(seconds=10 * POLL_SECONDS))
+            return status
+        case Stage.ROLLING_BACK:
+            return _finish_rollback(draft, module)
+        case Stage.ROLLED_BACK:
+            return _wait_to_revalidate(draft, module)
+        case Stage.HELD | Stage.REJECTED | Stage.RETIRED:
+            return status
+        case _:
+            assert_never(rollout.stage)
+
+
+def _retire_when_unused(draft: Draft, module: ObservedModule) -> CompiledModuleStatus:
+    """Its source is no longer wanted; pods of that life that still run keep their last table until they are gone."""
+    status = draft.modules[module.name]
+    if any(p.life == module.spec.life for p in draft.observed.pods):
+        draft.wakes.append(draft.now + timedelta(seconds=5))
+        return status
+    draft.events.append(
+        ModelEvent(type="Normal", reason="Retired", message="its source is no longer served", module=module.name)
+    )
+    return enter(draft, module, Stage.RETIRED, "its source is no longer served")
+
+
+def _validate(draft: Draft, module: ObservedModule) -> CompiledModuleStatus:
+    status = draft.modules[module.name]
+    attempt = status.rollout.attempt
+    name = job_name(draft.observed.name, JobKind.VALIDATE, module.name, str(attempt))
+    job = find_job(draft.observed, name)
+    if job is None or job.phase in (JobPhase.PENDING, JobPhase.RUNNING):
+        draft.jobs.append(DesiredJob(name=name, input=_validate_input(draft, module, name), owner_module=module.name))
+        waiting = f" ({job.reason}: {job.message})" if job is not None and job.reason else ""
+        draft.notes.append(f"Job {name} validates {module.name}{waiting}")
+        return status
+    report = job.results[0].validation if 0 in job.results else None
+    if job.phase is JobPhase.FAILED or report is None:
+        failure = failure_of(job)
+        return _validation_failed(draft, module, f"[{int(failure.code)}] {failure.message}", rejected=False)
+    validation = _validation_status(report)
+    draft.modules[module.name] = status.model_copy(update={"validation": validation})
+    if not report.passed:
+        return _validation_failed(draft, module, report.reason, rejected=True)
+    message = f"validation attempt {attempt} passed: {report.reason}" if report.reason else f"attempt {attempt} passed"
+    draft.events.append(ModelEvent(type="Normal", reason="Validated", message=message, module=module.name))
+    return enter(draft, module, Stage.VALIDATED, message)
+
+
+def _validate_input(draft: Draft, module: ObservedModule, name: str) -> JobInput:
+    base = job_input(draft, kind=JobKind.VALIDATE, job=name)
+    known = next((x for x in (draft.life, draft.serving) if x is not None and x.key == module.spec.life), draft.life)
+    return base.model_copy(
+        update={
+            "life": module.spec.life,
+            "source_digest": module.spec.source_digest,
+            "plan_uri": known.plan_uri,
+            "segment": module.spec.segment,
+            "bundle_uri": module.spec.bundle.uri,
+            "bundle_digest": module.spec.bundle.digest,
+            "attempt": draft.modules[module.name].rollout.attempt,
+        }
+    )
+
+
+def _validation_status(report: ValidateReport) -> ValidationStatus:
+    return ValidationStatus(
+        attempt=report.attempt,
+        passed=report.passed,
+        reason=report.reason,
+        delta=report.delta,
+        correlation=report.correlation,
+        max_deviation=report.max_deviation,
+        test_inputs=report.test_inputs,
+        ood_inputs=report.ood_inputs,
+        speedup=report.speedup,
+        report_uri=report.report_uri,
+    )
+
+
+def _validation_failed(draft: Draft, module: ObservedModule, reason: str, *, rejected: bool) -> CompiledModuleStatus:
+    """First validation: a failed verdict is final, a failed Job is for a human. Later ones: try again, then Held."""
+    stage = draft.stage(module)
+    draft.events.append(ModelEvent(type="Warning", reason="ValidationFailed", message=reason, module=module.name))
+    if stage is Stage.VALIDATING and rejected:
+        return enter(draft, module, Stage.REJECTED, f"validation failed: {reason}")
+    failures = draft.modules[module.name].rollout.failures + 1
+    if stage is Stage.VALIDATING:
+        return enter(
+            draft,
+            module,
+            Stage.HELD,
+            f"validation did not finish: {reason} {retry_hint()}",
+            failures=failures,
+        )
+    return _back_off(draft, module, failures, f"revalidation failed: {reason}")
+
+
+def retry_hint() -> str:
+    return "Fix the cause, then annotate the HybridModel with ecompile.dev/command='retry <token>'."
+
+
+def _back_off(draft: Draft, module: ObservedModule, failures: int, reason: str) -> CompiledModuleStatus:
+    """RolledBack with a date, or Held where the attempts are used up or nobody asked for revalidation."""
+    revalidation = draft.spec.revalidation
+    if failures >= revalidation.max_attempts or not revalidation.on_drift:
+        why = f"{failures} of {revalidation.max_attempts} attempts used" if revalidation.on_drift else "onDrift is off"
+        message = f"Held ({why}): {reason}. {retry_hint()}"
+        draft.events.append(ModelEvent(type="Warning", reason="Held", message=message, module=module.name))
+        return enter(draft, module, Stage.HELD, message, failures=failures, not_before="")
+    due = draft.now + backoff(revalidation.backoff_seconds, failures)
+    draft.wakes.append(due)
+    return enter(
+        draft,
+        module,
+        Stage.ROLLED_BACK,
+        f"{reason}; revalidation at {to_text(due)}",
+        failures=failures,
+        not_before=to_text(due),
+    )
+
+
+def _start_rollout(draft: Draft, module: ObservedModule) -> CompiledModuleStatus:
+    """Into the first step, one module at a time so that blame is clear."""
+    status = draft.modules[module.name]
+    if draft.serving is None or draft.serving.key != module.spec.life:
+        draft.notes.append(f"{module.name} waits until its source is served")
+        return status
+    deployment = draft.observed.deployment
+    if deployment is None or deployment.life != module.spec.life or not ready_pods(draft, module.spec.life):
+        draft.notes.append(f"{module.name} waits for a serving pod to be ready")
+        return status
+    if deployment.updated < deployment.replicas or deployment.ready < deployment.replicas:
+        draft.notes.append(f"{module.name} waits for all {deployment.replicas} serving pods to be ready")
+        draft.wakes.append(draft.now + timedelta(seconds=POLL_SECONDS))
+        return status
+    busy = [
+        m.name
+        for m in draft.of_life(module.spec.life)
+        if m.name != module.name and draft.stage(m) in (Stage.SHADOW, Stage.CANARY, Stage.ROLLING_BACK)
+    ]
+    if busy:
+        draft.notes.append(f"{module.name} waits for {busy[0]}")
+        return status
+    draft.events.append(ModelEvent(type="Normal", reason="RolloutStarted", message="step 1", module=module.name))
+    return _enter_step(draft, module, 0)
+
+
+def _enter_step(draft: Draft, module: ObservedModule, index: int) -> CompiledModuleStatus:
+    step = draft.spec.rollout.steps[index]
+    stage = Stage.SHADOW if step.mode is StepMode.SHADOW else Stage.CANARY
+    draft.wakes.append(draft.now + timedelta(seconds=POLL_SECONDS))
+    status = enter(draft, module, stage, "waiting for traffic", step=index, generation=next_generation(draft))
+    return status.model_copy(update={"measurements": None})
+
+
+def _judge_step(draft: Draft, module: ObservedModule) -> CompiledModuleStatus:
+    status = draft.modules[module.name]
+    rollout = status.rollout
+    steps = draft.spec.rollout.steps
+    draft.wakes.append(draft.now + timedelta(seconds=POLL_SECONDS))
+    if rollout.step >= len(steps):
+        return _enter_step(draft, module, len(steps) - 1)
+    life = module.spec.life
+    reports = reports_of(draft, life)
+    counters = total(reports, module.spec.segment, rollout.generation)
+    step = steps[rollout.step]
+    finding = judge(
+        Evidence(
+            step=step,
+            analysis=draft.spec.rollout.analysis,
+            generation=rollout.generation,
+            pods=ready_pods(draft, life),
+            reports=reports,
+            total=counters,
+        )
+    )
+    speedup = None
+    if counters.compiled_p50_seconds > 0:
+        speedup = round(counters.neural_p50_seconds / counters.compiled_p50_seconds, 2)
+    measured = Measurements(
+        requests=counters.requests,
+        comparisons=counters.comparisons,
+        fallbacks=counters.fallbacks,
+        mean_delta=counters.delta_sum / counters.comparisons if counters.comparisons else None,
+        max_delta=counters.delta_max if counters.comparisons else None,
+        fallback_rate=counters.fallbacks / counters.guard_checked if counters.guard_checked else None,
+        speedup=speedup,
+    )
+    draft.modules[module.name] = status.model_copy(update={"measurements": measured, "message": finding.reason})
+    draft.notes.append(f"{module.name} {step_label(draft, rollout)}: {finding.reason}")
+    match finding.verdict:
+        case Verdict.PASS:
+            return _leave_step(draft, module, finding)
+        case Verdict.FAIL:
+            if not draft.spec.rollout.auto_rollback:
+                return draft.modules[module.name]
+            return roll_back(
+                draft,
+                module,
+                reason=finding.kind.value if finding.kind is not None else "Gate",
+                detail=finding.reason,
+                value=finding.value,
+                limit=finding.limit,
+                by_human=False,
+            )
+        case Verdict.UNKNOWN:
+            return _no_data(draft, module, finding)
+        case _:
+            assert_never(finding.verdict)
+
+
+def _leave_step(draft: Draft, module: ObservedModule, finding: Finding) -> CompiledModuleStatus:
+    status = draft.modules[module.name]
+    steps = draft.spec.rollout.steps
+    following = status.rollout.step + 1
+    entering_service = following >= len(steps) or steps[following].mode is StepMode.CANARY
+    if (
+        status.rollout.stage is Stage.SHADOW
+        and entering_service
+        and draft.spec.rollout.approval is Approval.REQUIRED
+        and not status.rollout.approved
+    ):
+        message = "waiting for approval: annotate with ecompile.dev/command='approve <token>'"
+        draft.notes.insert(0, f"{module.name} is {message}")
+        return status.model_copy(update={"message": message})
+    if following < len(steps):
+        label = step_label(draft, status.rollout.model_copy(update={"step": following, "stage": Stage.CANARY}))
+        draft.events.append(
+            ModelEvent(
+                type="Normal",
+                reason="StepPassed",
+                message=f"{finding.reason}; next {label}",
+                module=module.name,
+            )
+        )
+        return _enter_step(draft, module, following)
+    return promote(draft, module, finding.reason)
+
+
+def promote(draft: Draft, module: ObservedModule, reason: str) -> CompiledModuleStatus:
+    """Into full service."""
+    draft.events.append(ModelEvent(type="Normal", reason="Promoted", message=reason, module=module.name))
+    return enter(
+        draft,
+        module,
+        Stage.PROMOTED,
+        reason,
+        generation=next_generation(draft),
+        step=len(draft.spec.rollout.steps),
+    )
+
+
+def _no_data(draft: Draft, module: ObservedModule, finding: Finding) -> CompiledModuleStatus:
+    """Not enough is known. Past the step's deadline `onNoData` says what to do."""
+    status = draft.modules[module.name]
+    step = draft.spec.rollout.steps[status.rollout.step]
+    if seconds_since(status.rollout.since, draft.now) < step.deadline_seconds:
+        return status
+    match draft.spec.rollout.analysis.on_no_data:
+        case OnNoData.WAIT:
+            return status.model_copy(update={"message": f"past its deadline, waiting (onNoData): {finding.reason}"})
+        case OnNoData.HOLD:
+            return roll_back(
+                draft,
+                module,
+                reason="NoData",
+                detail=f"step deadline of {step.deadline_seconds} s passed: {finding.reason}",
+                value=0.0,
+                limit=float(step.deadline_seconds),
+                by_human=True,
+            )
+        case OnNoData.NEURAL:
+            return roll_back(
+                draft,
+                module,
+                reason="NoData",
+                detail=f"step deadline of {step.deadline_seconds} s passed: {finding.reason}",
+                value=0.0,
+                limit=float(step.deadline_seconds),
+                by_human=False,
+            )
+        case _:
+            assert_never(draft.spec.rollout.analysis.on_no_data)
+
+
+def _finish_rollback(draft: Draft, module: ObservedModule) -> CompiledModuleStatus:
+    """Complete when every live pod has acknowledged, or is gone."""
+    status = draft.modules[module.name]
+    rollout = status.rollout
+    life = module.spec.life
+    missing = unacknowledged(ready_pods(draft, life), reports_of(draft, life), rollout.generation)
+    if missing:
+        draft.wakes.append(draft.now + timedelta(seconds=POLL_SECONDS))
+        message = f"rolling back: {len(missing)} pods have not acknowledged yet, {missing[0]} among them"
+        if seconds_since(rollout.since, draft.now) > ROLLBACK_WARN_SECONDS:
+            message += "; if it stays unreachable, delete that pod"
+        draft.notes.insert(0, f"{module.name} {message}")
+        return status.model_copy(update={"message": message})
+    rollback = status.last_rollback
+    if rollback is not None and rollback.routed_neural_in_seconds is None:
+        took = round(seconds_since(rollback.at, draft.now), 3)
+        rollback = rollback.model_copy(update={"routed_neural_in_seconds": took})
+        draft.modules[module.name] = status.model_copy(update={"last_rollback": rollback})
+        draft.events.append(
+            ModelEvent(
+                type="Normal",
+                reason="RolledBack",
+                message=f"all pods serve neural after {took:.3f} s",
+                module=module.name,
+            )
+        )
+    reason = f"{rollback.reason}: {rollback.detail}" if rollback is not None else "rolled back"
+    return _back_off(draft, module, rollout.failures, reason)
+
+
+def _wait_to_revalidate(draft: Draft, module: ObservedModule) -> CompiledModuleStatus:
+    status = draft.modules[module.name]
+    due = from_text(status.rollout.not_before)
+    if due is not None and draft.now < due:
+        draft.wakes.append(due)
+        draft.notes.append(f"{module.name} is revalidated at {status.rollout.not_before}")
+        return status
+    return revalidate(draft, module, "after rollback")
+
+
+def revalidate(draft: Draft, module: ObservedModule, why: str, **changes: object) -> CompiledModuleStatus:
+    """A new validation attempt."""
+    attempt = draft.modules[module.name].rollout.attempt + 1
+    draft.events.append(
+        ModelEvent(type="Normal", reason="Revalidating", message=f"attempt {attempt}, {why}", module=module.name)
+    )
+    return enter(
+        draft,
+        module,
+        Stage.REVALIDATING,
+        f"attempt {attempt}, {why}",
+        attempt=attempt,
+        not_before="",
+        **changes,
+    )
