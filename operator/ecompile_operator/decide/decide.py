@@ -43,6 +43,8 @@ def decide(observed: Observed, now: datetime) -> Decision:
     for module in sorted(observed.modules, key=lambda m: (m.spec.segment, m.name)):
         if draft.modules[module.name].rollout == module.status.rollout:
             draft.modules[module.name] = advance_module(draft, module)
+    if spec.suspend:
+        draft.notes.append("suspended by spec.suspend; set it to false to go on")
     serving = _serving(draft)
     routed = route(draft)
     status = observed.status.model_copy(

@@ -188,6 +188,8 @@ def module_name(model: str, segment: int, life: str, digest: str) -> str:
 
 
 def _want_modules(draft: Draft) -> None:
+    if draft.spec.suspend:
+        return
     existing = {m.name for m in draft.observed.modules}
     for segment in draft.life.segments:
         if not segment.pays or segment.bundle_uri is None or segment.bundle_digest is None:
