@@ -233,7 +233,7 @@ class World:
                 )
                 for i in range(self.segments)
             )
-            alerts = ()
+            alerts: tuple[PodAlert, ...] = ()
             if alert is not None:
                 alerts = (
                     PodAlert(
