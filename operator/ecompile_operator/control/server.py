@@ -1,0 +1,168 @@
+"""gRPC server of the control stream. Translates messages to and from the hub; decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+
+import grpc
+from ecompile_crds.control import control_pb2, control_pb2_grpc
+
+from ..decide.observed import AlertKind, Counters, PodAlert, PodReport
+from ..kube.errors import KubeError
+from .auth import Authenticator, Caller
+from .hub import Hub, ModelKey
+from .tls import ServerIdentity
+
+logger = logging.getLogger(__name__)
+
+ALERT_KINDS = {
+    control_pb2.BREAKER: AlertKind.BREAKER,
+    control_pb2.DRIFT: AlertKind.DRIFT,
+    control_pb2.FALLBACK: AlertKind.FALLBACK,
+    control_pb2.LATENCY: AlertKind.LATENCY,
+}
+Context = grpc.aio.ServicerContext[object, object]
+
+
+class ControlServicer(control_pb2_grpc.ControlServicer):
+    """Attach for serving pods, Progress for Jobs."""
+
+    def __init__(
+        self, hub: Hub, authenticator: Authenticator, *, now: Callable[[], datetime], leading: Callable[[], bool]
+    ) -> None:
+        self._hub = hub
+        self._authenticator = authenticator
+        self._now = now
+        self._leading = leading
+
+    async def Attach(  # noqa: N802  # the name is the RPC's
+        self, request_iterator: AsyncIterator[control_pb2.Report], context: Context
+    ) -> AsyncIterator[control_pb2.Routing]:
+        """Serve one pod's stream."""
+        caller = await self._authenticate(context)
+        first = await anext(aiter(request_iterator), None)
+        if first is None:
+            return
+        await self._authorise(context, caller, first.namespace, first.pod)
+        key = (first.namespace, first.model)
+        queue = self._hub.attach(key, first.pod)
+        self._hub.report(key, to_report(first, self._now()))
+        reader = asyncio.create_task(self._read(request_iterator, context, key, first.pod))
+        try:
+            while not reader.done():
+                getter = asyncio.create_task(queue.get())
+                await asyncio.wait({getter, reader}, return_when=asyncio.FIRST_COMPLETED)
+                if not getter.done():
+                    getter.cancel()
+                    break
+                table = getter.result()
+                yield control_pb2.Routing(
+                    table_json=table.model_dump_json(by_alias=True, exclude_defaults=True), generation=table.generation
+                )
+        finally:
+            reader.cancel()
+            self._hub.detach(key, queue)
+
+    async def _read(
+        self, reports: AsyncIterator[control_pb2.Report], context: Context, key: ModelKey, pod: str
+    ) -> None:
+        async for message in reports:
+            if (message.namespace, message.model, message.pod) != (*key, pod):
+                logger.warning("pod %s/%s changed its name within a stream; closing it", key[0], pod)
+                return
+            if not self._leading():
+                return
+            self._hub.report(key, to_report(message, self._now()))
+
+    async def Progress(  # noqa: N802  # the name is the RPC's
+        self, request_iterator: AsyncIterator[control_pb2.JobProgress], context: Context
+    ) -> control_pb2.ProgressSummary:
+        """Serve one Job Pod's stream."""
+        caller = await self._authenticate(context)
+        received = 0
+        async for message in request_iterator:
+            await self._authorise(context, caller, message.namespace, caller.pod)
+            received += 1
+            kind = message.job.rsplit("-", 2)[-2] if message.job.count("-") >= 2 else message.job
+            text = f"{kind} {message.step} {message.fraction:.0%}"
+            self._hub.step((message.namespace, message.model), message.job, message.index, text)
+        return control_pb2.ProgressSummary(received=received)
+
+    async def _authenticate(self, context: Context) -> Caller:
+        if not self._leading():
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "this operator is not the leader; connect again")
+        metadata = {str(k).lower(): str(v) for k, v in context.invocation_metadata() or ()}
+        scheme, _, token = metadata.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "metadata authorization: a bearer token is missing")
+        try:
+            caller = await self._authenticator.caller(token)
+        except KubeError:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the token cannot be checked now; connect again")
+        if caller is None:
+            await context.abort(
+                grpc.StatusCode.UNAUTHENTICATED, "the token is not valid for audience ecompile, or not bound to a Pod"
+            )
+        assert caller is not None
+        return caller
+
+    async def _authorise(self, context: Context, caller: Caller, namespace: str, pod: str) -> None:
+        if (caller.namespace, caller.pod) != (namespace, pod):
+            await context.abort(
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"the token belongs to Pod {caller.namespace}/{caller.pod}, not to {namespace}/{pod}",
+            )
+
+
+def to_report(message: control_pb2.Report, received_at: datetime) -> PodReport:
+    """The message as a value; unknown alert kinds of later versions count as breaker alerts."""
+    return PodReport(
+        pod=message.pod,
+        life=message.life,
+        received_at=received_at,
+        generation=message.acknowledged_generation,
+        counters=tuple(
+            Counters(
+                segment=c.segment,
+                requests=c.requests,
+                compiled=c.compiled,
+                fallbacks=c.fallbacks,
+                guard_checked=c.guard_checked,
+                comparisons=c.comparisons,
+                delta_sum=c.delta_sum,
+                delta_max=c.delta_max,
+                compiled_p50_seconds=c.compiled_p50_seconds,
+                neural_p50_seconds=c.neural_p50_seconds,
+                latency_samples=c.latency_samples,
+            )
+            for c in message.counters
+        ),
+        alerts=tuple(
+            PodAlert(
+                kind=ALERT_KINDS.get(a.kind, AlertKind.BREAKER),
+                segment=a.segment,
+                value=a.value,
+                limit=a.limit,
+                detail=a.detail[:500],
+                generation=a.generation,
+            )
+            for a in message.alerts
+        ),
+        refused_generation=message.refused_generation,
+        refused_reason=message.refused_reason[:500],
+    )
+
+
+async def start_server(servicer: ControlServicer, identity: ServerIdentity, port: int) -> tuple[grpc.aio.Server, int]:
+    """Listen with TLS. Returns the server and the port it got."""
+    server = grpc.aio.server(
+        options=[("grpc.max_receive_message_length", 1 << 20), ("grpc.keepalive_permit_without_calls", 1)]
+    )
+    control_pb2_grpc.add_ControlServicer_to_server(servicer, server)
+    credentials = grpc.ssl_server_credentials([(identity.key, identity.certificate)])
+    bound = server.add_secure_port(f"[::]:{port}", credentials)
+    await server.start()
+    return server, bound

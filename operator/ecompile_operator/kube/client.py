@@ -1,0 +1,197 @@
+"""A thin asynchronous client over aiohttp, which Kopf already brings.
+
+The `kubernetes` package finds the server and the credentials; requests go through one aiohttp session, so that no
+thread is needed per request or watch.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import aiohttp
+from ecompile_crds.names import FIELD_MANAGER
+from kubernetes import config as kube_config
+from kubernetes.client import Configuration
+
+from .errors import Conflict, Unavailable, from_status
+from .kinds import Kind
+
+Manifest = dict[str, Any]
+
+REQUEST_TIMEOUT_SECONDS = 15.0
+APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
+
+
+def load_configuration() -> Configuration:
+    """In-cluster credentials where there are any, else the kubeconfig that KUBECONFIG names."""
+    configuration = Configuration()
+    try:
+        kube_config.load_incluster_config(client_configuration=configuration)
+    except kube_config.ConfigException:
+        kube_config.load_kube_config(client_configuration=configuration)
+    return configuration
+
+
+class KubeClient:
+    """Requests to one API server. Every failure is a KubeError."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._session: aiohttp.ClientSession | None = None
+        self.writes = 0
+        """Requests that change something, since the start."""
+
+    async def __aenter__(self) -> KubeClient:
+        context = ssl.create_default_context(cafile=self._configuration.ssl_ca_cert)
+        if self._configuration.cert_file:
+            context.load_cert_chain(self._configuration.cert_file, self._configuration.key_file)
+        connector = aiohttp.TCPConnector(ssl=context, limit=64)
+        self._session = aiohttp.ClientSession(connector=connector)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def _headers(self) -> dict[str, str]:
+        hook = self._configuration.refresh_api_key_hook
+        if hook is not None:
+            hook(self._configuration)
+        auth = self._configuration.auth_settings().get("BearerToken")
+        return {"Authorization": auth["value"]} if auth is not None else {}
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        content_type: str = "application/json",
+    ) -> Manifest:
+        """One request and its JSON answer.
+
+        Raises a KubeError.
+        """
+        assert self._session is not None, "use the client as a context manager"
+        headers = {**self._headers(), "Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = content_type
+        if method != "GET":
+            self.writes += 1
+        try:
+            async with self._session.request(
+                method,
+                self._configuration.host + path,
+                params=dict(query or {}),
+                data=json.dumps(body) if body is not None else None,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS),
+            ) as response:
+                text = await response.text()
+                if response.status >= 400:
+                    raise from_status(response.status, _message(text))
+                return json.loads(text) if text else {}
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable(f"{method} {path}: {error or type(error).__name__}") from error
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Manifest:
+        return await self.request("GET", kind.path(namespace, name))
+
+    async def create(self, kind: Kind, namespace: str | None, manifest: Manifest) -> Manifest:
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self.request("POST", kind.path(namespace), query=query, body=manifest)
+
+    async def apply(self, kind: Kind, manifest: Manifest, *, subresource: str | None = None) -> Manifest:
+        """Server-side apply with our field manager; our fields win."""
+        meta = manifest["metadata"]
+        return await self.request(
+            "PATCH",
+            kind.path(meta.get("namespace"), meta["name"], subresource),
+            query={"fieldManager": FIELD_MANAGER, "force": "true"},
+            body=manifest,
+            content_type=APPLY,
+        )
+
+    async def replace(self, kind: Kind, manifest: Manifest) -> Manifest:
+        """PUT; fails with Conflict where `resourceVersion` is no longer current."""
+        meta = manifest["metadata"]
+        return await self.request("PUT", kind.path(meta["namespace"], meta["name"]), body=manifest)
+
+    async def merge(self, kind: Kind, namespace: str, name: str, patch: Manifest) -> Manifest:
+        return await self.request("PATCH", kind.path(namespace, name), body=patch, content_type=MERGE)
+
+    async def delete(self, kind: Kind, namespace: str, name: str) -> None:
+        await self.request("DELETE", kind.path(namespace, name), query={"propagationPolicy": "Background"})
+
+    async def list(self, kind: Kind, namespace: str | None, *, labels: str = "") -> tuple[list[Manifest], str]:
+        """All objects (in chunks of 500) and the resource version to watch from."""
+        items: list[Manifest] = []
+        query = {"limit": "500", **({"labelSelector": labels} if labels else {})}
+        while True:
+            page = await self.request("GET", kind.path(namespace), query=query)
+            items += page.get("items") or []
+            meta = page.get("metadata", {})
+            if not meta.get("continue"):
+                return items, str(meta.get("resourceVersion", ""))
+            query["continue"] = meta["continue"]
+
+    async def watch(
+        self, kind: Kind, namespace: str | None, *, labels: str, resource_version: str, timeout_seconds: int
+    ) -> AsyncIterator[tuple[str, Manifest]]:
+        """Events (type, object) until the server ends the stream.
+
+        Raises Gone where the resource version is too old, Unavailable where the connection breaks.
+        """
+        assert self._session is not None
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(timeout_seconds),
+            **({"labelSelector": labels} if labels else {}),
+        }
+        try:
+            async with self._session.get(
+                self._configuration.host + kind.path(namespace),
+                params=query,
+                headers=self._headers(),
+                timeout=aiohttp.ClientTimeout(total=timeout_seconds + 15, sock_connect=5, sock_read=timeout_seconds + 10),
+            ) as response:
+                if response.status >= 400:
+                    raise from_status(response.status, _message(await response.text()))
+                buffer = b""
+                async for chunk in response.content.iter_any():
+                    buffer += chunk
+                    *lines, buffer = buffer.split(b"\n")
+                    for line in lines:
+                        if not line.strip():
+                            continue
+                        event = json.loads(line)
+                        if event["type"] == "ERROR":
+                            status = event["object"]
+                            raise from_status(int(status.get("code", 500)), str(status.get("message", "watch failed")))
+                        yield event["type"], event["object"]
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable(f"watch {kind.plural}: {error or type(error).__name__}") from error
+
+
+def _message(text: str) -> str:
+    try:
+        return str(json.loads(text).get("message", text))
+    except (ValueError, AttributeError):
+        return text[:500]
+
+
+async def ensure(client: KubeClient, kind: Kind, namespace: str, manifest: Manifest) -> bool:
+    """Create unless it exists; True where it was created."""
+    try:
+        await client.create(kind, namespace, manifest)
+    except Conflict:
+        return False
+    return True
+

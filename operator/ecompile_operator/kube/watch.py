@@ -1,0 +1,113 @@
+"""List, then watch, then again: one endless stream of changes per kind, restricted to our labels.
+
+Kopf filters by label on the client side and would stream every Pod of the cluster to us; this asks the server to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Literal
+
+from .client import KubeClient, Manifest
+from .errors import Gone, KubeError
+from .kinds import Kind
+
+logger = logging.getLogger(__name__)
+
+WATCH_SECONDS = 240
+"""The server ends a watch after this; shorter than common load balancers' idle limits."""
+MAX_BACKOFF_SECONDS = 10.0
+
+Change = Literal["applied", "deleted"]
+Sink = Callable[[Change, Manifest], None]
+Identity = tuple[str, str]
+
+
+class Watcher:
+    """Keeps `sink` informed of all objects of one kind with the given labels."""
+
+    def __init__(
+        self, client: KubeClient, kind: Kind, *, labels: str, namespaces: tuple[str, ...], sink: Sink, clock: Callable[[], float]
+    ) -> None:
+        self.kind = kind
+        self._client = client
+        self._labels = labels
+        self._namespaces: tuple[str | None, ...] = namespaces or (None,)
+        self._sink = sink
+        self._clock = clock
+        self._known: dict[str | None, dict[Identity, Manifest]] = {n: {} for n in self._namespaces}
+        self.synced = asyncio.Event()
+        self._listed: set[str | None] = set()
+        self.last_contact = clock()
+        """Monotonic time of the last answer from the server."""
+
+    async def run(self) -> None:
+        """Never returns; survives any failure of the server."""
+        async with asyncio.TaskGroup() as group:
+            for namespace in self._namespaces:
+                group.create_task(self._run(namespace))
+
+    async def _run(self, namespace: str | None) -> None:
+        version, failures = "", 0
+        while True:
+            try:
+                if not version:
+                    version = await self._relist(namespace)
+                version = await self._follow(namespace, version)
+                failures = 0
+            except Gone:
+                version = ""
+            except KubeError as error:
+                failures += 1
+                wait = min(0.2 * 2**failures, MAX_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)
+                logger.warning("watch of %s: %s; again in %.1f s", self.kind.plural, error, wait)
+                if failures >= 3:
+                    version = ""
+                await asyncio.sleep(wait)
+
+    async def _relist(self, namespace: str | None) -> str:
+        items, version = await self._client.list(self.kind, namespace, labels=self._labels)
+        self.last_contact = self._clock()
+        listed = {identity(item): item for item in items}
+        known = self._known[namespace]
+        for gone in set(known) - set(listed):
+            self._sink("deleted", known.pop(gone))
+        for key, item in listed.items():
+            known[key] = _stub(item)
+            self._sink("applied", {"apiVersion": self.kind.api_version, "kind": self.kind.kind, **item})
+        self._listed.add(namespace)
+        if len(self._listed) == len(self._namespaces):
+            self.synced.set()
+        return version
+
+    async def _follow(self, namespace: str | None, version: str) -> str:
+        known = self._known[namespace]
+        stream = self._client.watch(
+            self.kind, namespace, labels=self._labels, resource_version=version, timeout_seconds=WATCH_SECONDS
+        )
+        async for type_, item in stream:
+            self.last_contact = self._clock()
+            version = item["metadata"]["resourceVersion"]
+            if type_ == "BOOKMARK":
+                continue
+            if type_ == "DELETED":
+                known.pop(identity(item), None)
+                self._sink("deleted", item)
+            else:
+                known[identity(item)] = _stub(item)
+                self._sink("applied", item)
+        return version
+
+
+def identity(manifest: Manifest) -> Identity:
+    """(namespace, name)."""
+    return manifest["metadata"].get("namespace", ""), manifest["metadata"]["name"]
+
+
+def _stub(manifest: Manifest) -> Manifest:
+    """Enough to report a deletion that a watch missed."""
+    meta = manifest["metadata"]
+    return {"metadata": {"namespace": meta.get("namespace", ""), "name": meta["name"], "labels": meta.get("labels", {})}}

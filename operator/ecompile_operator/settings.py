@@ -1,0 +1,64 @@
+"""Settings of the operator process, from environment variables set by the Helm chart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ecompile_crds.errors import Code, DataError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+ENV_PREFIX = "ECO_"
+
+
+class Settings(BaseModel):
+    """One field per variable: `ECO_` and the upper-case field name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    namespace: str = Field(default="ecompile-system", description="Namespace of the operator itself.")
+    pod_name: str = Field(default="ecompile-operator", description="POD_NAME: identity in the leader election.")
+    serving_image: str = Field(default="ecompile/serving:dev", description="Image of serving pods.")
+    worker_image: str = Field(default="ecompile/worker:dev", description="Image of Jobs.")
+    image_pull_policy: str = Field(default="IfNotPresent", pattern="^(Always|IfNotPresent|Never)$")
+    control_address: str = Field(default="", description="host:port at which pods and Jobs reach the control stream.")
+    control_port: int = Field(default=8443, ge=0, le=65535)
+    metrics_port: int = Field(default=8080, ge=0, le=65535)
+    health_port: int = Field(default=8081, ge=0, le=65535)
+    artifacts_uri: str = Field(default="file:///artifacts", pattern="^(file|s3|gs)://")
+    artifacts_claim: str = Field(default="ecompile-artifacts", description="PersistentVolumeClaim mounted at /artifacts.")
+    watch_namespaces: tuple[str, ...] = Field(default=(), description="Comma separated; empty means all.")
+    job_extra_volumes: tuple[dict[str, Any], ...] = Field(default=(), description="JSON list, added to Job Pods.")
+    job_extra_mounts: tuple[dict[str, Any], ...] = Field(default=(), description="JSON list, added to Job containers.")
+    job_extra_env: tuple[dict[str, Any], ...] = Field(default=(), description="JSON list, added to Job containers.")
+    leader_elect: bool = Field(default=True, description="Off only where exactly one operator can run.")
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+
+    @field_validator("watch_namespaces", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("job_extra_volumes", "job_extra_mounts", "job_extra_env", mode="before")
+    @classmethod
+    def _parse(cls, value: object) -> object:
+        return tuple(json.loads(value)) if isinstance(value, str) and value.strip() else (value or ())
+
+
+def from_environment(environ: Mapping[str, str]) -> Settings:
+    """Read the settings.
+
+    Raises DataError (SPEC_INVALID) naming the first variable that is wrong.
+    """
+    values = {
+        name: environ[ENV_PREFIX + name.upper()] for name in Settings.model_fields if ENV_PREFIX + name.upper() in environ
+    }
+    if "POD_NAME" in environ:
+        values["pod_name"] = environ["POD_NAME"]
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        variable = ENV_PREFIX + str(first["loc"][0]).upper()
+        raise DataError(Code.SPEC_INVALID, f"environment variable {variable}: {first['msg']}.") from error
