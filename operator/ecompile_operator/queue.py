@@ -101,7 +101,8 @@ class WorkQueue(Generic[Key]):
         """`key` could not be worked on: again after a growing wait. Returns the wait in seconds."""
         count = self._failures.get(key, 0)
         self._failures[key] = count + 1
-        wait = min(BASE_BACKOFF_SECONDS * 2 ** min(count, 16), MAX_BACKOFF_SECONDS) * (0.5 + self._jitter() / 2)
+        longest: float = min(BASE_BACKOFF_SECONDS * 2.0 ** min(count, 16), MAX_BACKOFF_SECONDS)
+        wait = longest * (0.5 + self._jitter() / 2)
         self._finish(key)
         self.add_after(key, wait)
         return wait

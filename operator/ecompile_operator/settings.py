@@ -27,7 +27,9 @@ class Settings(BaseModel):
     metrics_port: int = Field(default=8080, ge=0, le=65535)
     health_port: int = Field(default=8081, ge=0, le=65535)
     artifacts_uri: str = Field(default="file:///artifacts", pattern="^(file|s3|gs)://")
-    artifacts_claim: str = Field(default="ecompile-artifacts", description="PersistentVolumeClaim mounted at /artifacts.")
+    artifacts_claim: str = Field(
+        default="ecompile-artifacts", description="PersistentVolumeClaim mounted at /artifacts."
+    )
     watch_namespaces: tuple[str, ...] = Field(default=(), description="Comma separated; empty means all.")
     job_extra_volumes: tuple[dict[str, Any], ...] = Field(default=(), description="JSON list, added to Job Pods.")
     job_extra_mounts: tuple[dict[str, Any], ...] = Field(default=(), description="JSON list, added to Job containers.")
@@ -52,7 +54,9 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
     Raises DataError (SPEC_INVALID) naming the first variable that is wrong.
     """
     values = {
-        name: environ[ENV_PREFIX + name.upper()] for name in Settings.model_fields if ENV_PREFIX + name.upper() in environ
+        name: environ[ENV_PREFIX + name.upper()]
+        for name in Settings.model_fields
+        if ENV_PREFIX + name.upper() in environ
     }
     if "POD_NAME" in environ:
         values["pod_name"] = environ["POD_NAME"]

@@ -94,7 +94,7 @@ class Hub:
     def forget(self, key: ModelKey) -> None:
         """The model is gone."""
         for known in (self._reports, self._steps, self._tables):
-            known.pop(key, None)  # type: ignore[attr-defined]  # three dicts with different values
+            known.pop(key, None)
 
 
 def _significant(report: PodReport) -> tuple[object, ...]:

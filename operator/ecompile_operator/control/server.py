@@ -38,7 +38,7 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         self._now = now
         self._leading = leading
 
-    async def Attach(  # noqa: N802  # the name is the RPC's
+    async def Attach(  # the name is the RPC's
         self, request_iterator: AsyncIterator[control_pb2.Report], context: Context
     ) -> AsyncIterator[control_pb2.Routing]:
         """Serve one pod's stream."""
@@ -77,7 +77,7 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
                 return
             self._hub.report(key, to_report(message, self._now()))
 
-    async def Progress(  # noqa: N802  # the name is the RPC's
+    async def Progress(  # the name is the RPC's
         self, request_iterator: AsyncIterator[control_pb2.JobProgress], context: Context
     ) -> control_pb2.ProgressSummary:
         """Serve one Job Pod's stream."""

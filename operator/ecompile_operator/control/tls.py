@@ -108,7 +108,7 @@ def needs_renewal(identity: ServerIdentity, names: tuple[str, ...], now: datetim
 
 
 def current_identity(data: dict[str, str] | None, names: tuple[str, ...], now: datetime) -> ServerIdentity:
-    """The identity in the Secret where it is good, renewed where it runs out, new where there is none or it is broken."""
+    """The identity in the Secret where it is good, renewed where it runs out, new where it is missing or broken."""
     try:
         identity = ServerIdentity.from_data(data or {})
         return renew(identity, names, now) if needs_renewal(identity, names, now) else identity

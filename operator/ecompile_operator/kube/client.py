@@ -30,9 +30,9 @@ def load_configuration() -> Configuration:
     """In-cluster credentials where there are any, else the kubeconfig that KUBECONFIG names."""
     configuration = Configuration()
     try:
-        kube_config.load_incluster_config(client_configuration=configuration)
+        kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]  # untyped upstream
     except kube_config.ConfigException:
-        kube_config.load_kube_config(client_configuration=configuration)
+        kube_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]  # untyped upstream
     return configuration
 
 
@@ -62,7 +62,7 @@ class KubeClient:
         if hook is not None:
             hook(self._configuration)
         auth = self._configuration.auth_settings().get("BearerToken")
-        return {"Authorization": auth["value"]} if auth is not None else {}
+        return {"Authorization": str(auth["value"])} if auth is not None else {}
 
     async def request(
         self,
@@ -160,7 +160,9 @@ class KubeClient:
                 self._configuration.host + kind.path(namespace),
                 params=query,
                 headers=self._headers(),
-                timeout=aiohttp.ClientTimeout(total=timeout_seconds + 15, sock_connect=5, sock_read=timeout_seconds + 10),
+                timeout=aiohttp.ClientTimeout(
+                    total=timeout_seconds + 15, sock_connect=5, sock_read=timeout_seconds + 10
+                ),
             ) as response:
                 if response.status >= 400:
                     raise from_status(response.status, _message(await response.text()))
@@ -194,4 +196,3 @@ async def ensure(client: KubeClient, kind: Kind, namespace: str, manifest: Manif
     except Conflict:
         return False
     return True
-

@@ -30,7 +30,14 @@ class Watcher:
     """Keeps `sink` informed of all objects of one kind with the given labels."""
 
     def __init__(
-        self, client: KubeClient, kind: Kind, *, labels: str, namespaces: tuple[str, ...], sink: Sink, clock: Callable[[], float]
+        self,
+        client: KubeClient,
+        kind: Kind,
+        *,
+        labels: str,
+        namespaces: tuple[str, ...],
+        sink: Sink,
+        clock: Callable[[], float],
     ) -> None:
         self.kind = kind
         self._client = client
@@ -110,4 +117,6 @@ def identity(manifest: Manifest) -> Identity:
 def _stub(manifest: Manifest) -> Manifest:
     """Enough to report a deletion that a watch missed."""
     meta = manifest["metadata"]
-    return {"metadata": {"namespace": meta.get("namespace", ""), "name": meta["name"], "labels": meta.get("labels", {})}}
+    return {
+        "metadata": {"namespace": meta.get("namespace", ""), "name": meta["name"], "labels": meta.get("labels", {})}
+    }

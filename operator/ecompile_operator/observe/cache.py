@@ -14,6 +14,18 @@ ModelKey = tuple[str, str]
 """(namespace, HybridModel name)."""
 
 
+def is_older(manifest: Manifest, known: Manifest | None) -> bool:
+    """Whether `known` is a later state of the same object: what we wrote comes back late through the watch."""
+    if known is None or known["metadata"].get("uid") != manifest["metadata"].get("uid"):
+        return False
+    return version_of(manifest) < version_of(known)
+
+
+def version_of(manifest: Manifest) -> int:
+    """The resource version as a number (comparable, KEP-5504)."""
+    return int(manifest["metadata"].get("resourceVersion") or 0)
+
+
 def trim(manifest: Manifest) -> Manifest:
     """Without managed fields, which are half of an object's size and which nobody here reads."""
     meta = {k: v for k, v in manifest["metadata"].items() if k != "managedFields"}
@@ -34,6 +46,8 @@ class Cache:
         key = (meta["namespace"], meta["name"])
         if change == "deleted":
             self.models.pop(key, None)
+        elif is_older(manifest, self.models.get(key)):
+            return
         else:
             self.models[key] = trim(manifest)
         self._changed(key)
@@ -51,6 +65,8 @@ class Cache:
             children.pop(meta["name"], None)
             if not children:
                 del self._children[kind][key]
+        elif is_older(manifest, children.get(meta["name"])):
+            return
         else:
             children[meta["name"]] = trim(manifest)
         self._changed(key)
@@ -65,6 +81,4 @@ class Cache:
 
     def owners_of(self, kind: str, namespace: str, name: str) -> list[ModelKey]:
         """Models under whose label an object of that name is known."""
-        return [
-            key for key, children in self._children[kind].items() if key[0] == namespace and name in children
-        ]
+        return [key for key, children in self._children[kind].items() if key[0] == namespace and name in children]

@@ -68,7 +68,10 @@ def parse_spec(manifest: Manifest) -> tuple[HybridModelSpec | None, str]:
     """The spec, or None and a sentence that names the field."""
     name = manifest["metadata"]["name"]
     if len(name) > MAX_MODEL_NAME:
-        return None, f"metadata.name: {len(name)} characters are too many for the names of children; use {MAX_MODEL_NAME}."
+        return (
+            None,
+            f"metadata.name: {len(name)} characters are too many for the names of children; use {MAX_MODEL_NAME}.",
+        )
     try:
         return HybridModelSpec.model_validate(manifest.get("spec") or {}), ""
     except ValidationError as error:
@@ -147,5 +150,3 @@ def _audit_head(manifest: Manifest | None) -> AuditHead | None:
     except (EcompileError, IndexError):
         return None
     return AuditHead(sequence=record.sequence, hash=record.hash, generation=record.generation)
-
-

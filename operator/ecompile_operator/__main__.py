@@ -1,0 +1,5 @@
+"""`python -m ecompile_operator`."""
+
+from .main import main
+
+main()

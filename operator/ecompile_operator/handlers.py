@@ -1,0 +1,29 @@
+"""Kopf's part: events of our two kinds go into the cache. No timers, daemons, finalizers or annotations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import kopf
+from ecompile_crds.names import GROUP, VERSION
+
+from .observe.cache import Cache
+
+
+def register(registry: kopf.OperatorRegistry, cache: Cache) -> None:
+    """Put the handlers into `registry`."""
+
+    @kopf.on.startup(registry=registry)
+    def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+        settings.posting.enabled = False
+        settings.watching.server_timeout = 240
+        settings.watching.client_timeout = 270
+        settings.networking.error_backoffs = [0.2, 0.5, 1, 2, 5, 10]
+
+    @kopf.on.event(GROUP, VERSION, "hybridmodels", registry=registry)
+    def model_changed(type: str | None, body: kopf.Body, **_: Any) -> None:
+        cache.put_model("deleted" if type == "DELETED" else "applied", dict(body))
+
+    @kopf.on.event(GROUP, VERSION, "compiledmodules", registry=registry)
+    def module_changed(type: str | None, body: kopf.Body, **_: Any) -> None:
+        cache.put_child("CompiledModule", "deleted" if type == "DELETED" else "applied", dict(body))

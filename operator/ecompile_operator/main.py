@@ -1,0 +1,267 @@
+"""The operator process: wires everything, leads while it holds the Lease, ends cleanly on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+
+import kopf
+from ecompile_crds.errors import EcompileError
+from ecompile_crds.names import LABEL_LEADER, LABEL_MANAGED_BY, MANAGED_BY, TLS_SECRET
+from prometheus_client import start_http_server
+
+from . import metrics
+from .apply.apply import Applier, NotLeading
+from .apply.trust import TrustKeeper
+from .control.auth import Authenticator
+from .control.hub import Hub
+from .control.server import ControlServicer, start_server
+from .control.tls import ServerIdentity, current_identity, needs_renewal
+from .handlers import register
+from .health import Health
+from .kube.client import KubeClient, load_configuration
+from .kube.errors import KubeError, NotFound
+from .kube.kinds import COMPILEDMODULE, CONFIGMAP, DEPLOYMENT, HYBRIDMODEL, JOB, POD, SECRET, SERVICE
+from .kube.watch import Watcher
+from .leader import LeaderElection
+from .observe.cache import Cache, ModelKey
+from .queue import WorkQueue
+from .reconciler import Reconciler
+from .settings import Settings, from_environment
+
+logger = logging.getLogger("ecompile_operator")
+
+CHILD_KINDS = (JOB, POD, DEPLOYMENT, SERVICE, CONFIGMAP)
+CHILD_LABELS = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
+STATUS_SECONDS = 5.0
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def load_identity(client: KubeClient, settings: Settings) -> ServerIdentity:
+    """The control stream's certificate from its Secret, made or renewed where needed."""
+    names = control_names(settings)
+    try:
+        secret = await client.get(SECRET, settings.namespace, TLS_SECRET)
+        data = secret.get("data")
+    except NotFound:
+        data = None
+    identity = current_identity(data, names, utc_now())
+    if data is None or identity.to_data() != data:
+        await client.apply(
+            SECRET,
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {
+                    "name": TLS_SECRET,
+                    "namespace": settings.namespace,
+                    "labels": {LABEL_MANAGED_BY: MANAGED_BY},
+                },
+                "type": "Opaque",
+                "data": identity.to_data(),
+            },
+        )
+    return identity
+
+
+def control_names(settings: Settings) -> tuple[str, ...]:
+    """Host names that the control certificate must cover."""
+    service = f"ecompile-control.{settings.namespace}.svc"
+    host = settings.control_address.rsplit(":", 1)[0]
+    names = [service, f"{service}.cluster.local", "ecompile-control", "localhost"]
+    return tuple(names if not host or host in names else [host, *names])
+
+
+async def prime(client: KubeClient, cache: Cache, settings: Settings) -> None:
+    """Read our two kinds once before deciding anything, so that no decision is made on half the facts."""
+    for namespace in settings.watch_namespaces or (None,):
+        models, _ = await client.list(HYBRIDMODEL, namespace)
+        modules, _ = await client.list(COMPILEDMODULE, namespace)
+        for item in modules:
+            cache.put_child(COMPILEDMODULE.kind, "applied", {"kind": COMPILEDMODULE.kind, **item})
+        for item in models:
+            cache.put_model("applied", {"kind": HYBRIDMODEL.kind, **item})
+
+
+async def label_leader(client: KubeClient, settings: Settings, *, leading: bool) -> None:
+    """The control Service selects the Pod with this label. Outside a Pod there is nothing to label."""
+    patch = {"metadata": {"labels": {LABEL_LEADER: "true" if leading else None}}}
+    with contextlib.suppress(NotFound):
+        await client.merge(POD, settings.namespace, settings.pod_name, patch)
+
+
+async def lead(
+    client: KubeClient, settings: Settings, election: LeaderElection, health: Health, stop: asyncio.Event
+) -> None:
+    """Everything a leader does; returns only by an exception or cancellation."""
+    identity = await load_identity(client, settings)
+    queue: WorkQueue[ModelKey] = WorkQueue(time.monotonic)
+    cache = Cache(queue.add)
+    hub = Hub(queue.add, utc_now)
+    trust = TrustKeeper(client, ca_certificate=identity.ca_certificate.decode())
+    leading = election.leading if settings.leader_elect else (lambda: True)
+    applier = Applier(client=client, cache=cache, hub=hub, settings=settings, trust=trust, leading=leading, now=utc_now)
+    reconciler = Reconciler(
+        cache=cache, hub=hub, queue=queue, applier=applier, now=utc_now, artifacts_uri=settings.artifacts_uri
+    )
+    watchers = [
+        Watcher(
+            client,
+            kind,
+            labels=CHILD_LABELS,
+            namespaces=settings.watch_namespaces,
+            sink=functools.partial(cache.put_child, kind.kind),
+            clock=time.monotonic,
+        )
+        for kind in CHILD_KINDS
+    ]
+    servicer = ControlServicer(hub, Authenticator(client, time.monotonic), now=utc_now, leading=leading)
+    server, port = await start_server(servicer, identity, settings.control_port)
+    logger.info("control stream on port %d", port)
+    registry = kopf.OperatorRegistry()
+    register(registry, cache)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for watcher in watchers:
+                group.create_task(watcher.run())
+            for watcher in watchers:
+                await watcher.synced.wait()
+            await prime(client, cache, settings)
+            await label_leader(client, settings, leading=True)
+            metrics.LEADING.set(1)
+            logger.info("%d HybridModels known; deciding", len(cache.models))
+            group.create_task(reconciler.run())
+            group.create_task(_watch_our_kinds(registry, settings, stop))
+            group.create_task(_report_status(client, queue, hub, watchers, identity, settings, health))
+            if settings.leader_elect:
+                group.create_task(_hold(election))
+    finally:
+        await server.stop(grace=1.0)
+        metrics.LEADING.set(0)
+
+
+async def _watch_our_kinds(registry: kopf.OperatorRegistry, settings: Settings, stop: asyncio.Event) -> None:
+    """Kopf takes the signal handlers over while it runs, and returns on SIGTERM: then the process is to end."""
+    await kopf.operator(
+        registry=registry,
+        standalone=True,
+        clusterwide=not settings.watch_namespaces,
+        namespaces=settings.watch_namespaces,
+    )
+    stop.set()
+
+
+async def _hold(election: LeaderElection) -> None:
+    await election.hold()
+    raise NotLeading("the lease was lost")
+
+
+async def _report_status(
+    client: KubeClient,
+    queue: WorkQueue[ModelKey],
+    hub: Hub,
+    watchers: list[Watcher],
+    identity: ServerIdentity,
+    settings: Settings,
+    health: Health,
+) -> None:
+    """Gauges, and the restart that brings a renewed certificate into service."""
+    while True:
+        metrics.QUEUE_DEPTH.set(len(queue))
+        metrics.QUEUE_AGE.set(queue.oldest_age_seconds())
+        metrics.ATTACHED_PODS.set(hub.attached())
+        metrics.API_WRITES.set(client.writes)
+        metrics.WATCH_AGE.set(time.monotonic() - max(w.last_contact for w in watchers))
+        if needs_renewal(identity, control_names(settings), utc_now()):
+            health.fault = "the control certificate runs out soon; restarting renews it"
+        await asyncio.sleep(STATUS_SECONDS)
+
+
+async def run(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT, or until leadership is lost."""
+    health = Health(clock=time.monotonic)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, registry=metrics.REGISTRY)
+    probes = asyncio.create_task(health.run(settings.health_port))
+    async with KubeClient(load_configuration()) as client:
+        election = LeaderElection(
+            client, namespace=settings.namespace, identity=settings.pod_name, clock=time.monotonic
+        )
+        work = asyncio.create_task(_elect_and_lead(client, settings, election, health, stop))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({work, stopping, probes}, return_when=asyncio.FIRST_COMPLETED)
+        failed = work.done() or probes.done()
+        for task in (work, probes, stopping):
+            task.cancel()
+        results = await asyncio.gather(work, probes, return_exceptions=True)
+        with contextlib.suppress(KubeError):
+            await label_leader(client, settings, leading=False)
+        await election.release()
+        if failed:
+            for result in results:
+                if isinstance(result, Exception):
+                    logger.error("stopped: %s", _reason(result))
+            raise SystemExit(1)
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost sentence of a group of errors."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
+
+
+async def _elect_and_lead(
+    client: KubeClient, settings: Settings, election: LeaderElection, health: Health, stop: asyncio.Event
+) -> None:
+    if settings.leader_elect:
+        await election.acquire()
+    await lead(client, settings, election, health, stop)
+
+
+def main() -> None:
+    """Entry point of `ecompile-operator` and `python -m ecompile_operator`."""
+    try:
+        settings = from_environment(os.environ)
+    except EcompileError as error:
+        print(f"ecompile-operator: {error.message}", file=sys.stderr)
+        raise SystemExit(2) from None
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    asyncio.run(run(settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Metrics of the operator, for Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY = CollectorRegistry()
+
+QUEUE_DEPTH = Gauge("ecompile_queue_depth", "HybridModels waiting to be decided on", registry=REGISTRY)
+QUEUE_AGE = Gauge("ecompile_queue_oldest_seconds", "Age of the oldest waiting item", registry=REGISTRY)
+DECISION_SECONDS = Histogram(
+    "ecompile_decision_seconds",
+    "Time of observe, decide and apply for one model",
+    buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
+    registry=REGISTRY,
+)
+RECONCILE_ERRORS = Counter(
+    "ecompile_reconcile_errors_total", "Attempts that failed and are tried again", ["reason"], registry=REGISTRY
+)
+ROLLBACKS = Counter("ecompile_rollbacks_total", "Rollbacks", ["reason"], registry=REGISTRY)
+TIME_TO_NEURAL = Histogram(
+    "ecompile_time_to_neural_seconds",
+    "From a rollback's decision to the last live pod's acknowledgement",
+    buckets=(0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
+    registry=REGISTRY,
+)
+API_WRITES = Gauge("ecompile_api_writes", "Requests to the API server that change something", registry=REGISTRY)
+WATCH_AGE = Gauge("ecompile_watch_age_seconds", "Time since the API server last sent anything", registry=REGISTRY)
+ATTACHED_PODS = Gauge("ecompile_attached_pods", "Serving pods with an open control stream", registry=REGISTRY)
+LEADING = Gauge("ecompile_leader", "1 while this replica leads", registry=REGISTRY)

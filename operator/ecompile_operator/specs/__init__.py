@@ -1,0 +1,1 @@
+"""One builder per child kind: pure functions from values to manifests. Nothing here reads or writes the cluster."""
