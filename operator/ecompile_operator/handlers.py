@@ -7,11 +7,27 @@ from typing import Any
 import kopf
 from ecompile_crds.names import GROUP, VERSION
 
+from .kube.client import load_configuration
 from .observe.cache import Cache
 
 
 def register(registry: kopf.OperatorRegistry, cache: Cache) -> None:
     """Put the handlers into `registry`."""
+
+    @kopf.on.login(registry=registry)
+    def login(**kwargs: Any) -> kopf.ConnectionInfo:
+        """The same server and credentials as our own client; read again when a token has expired."""
+        configuration = load_configuration()
+        auth = configuration.auth_settings().get("BearerToken")
+        scheme, _, token = str(auth["value"]).partition(" ") if auth is not None else ("", "", "")
+        return kopf.ConnectionInfo(
+            server=configuration.host,
+            ca_path=configuration.ssl_ca_cert,
+            scheme=scheme or None,
+            token=token or None,
+            certificate_path=configuration.cert_file,
+            private_key_path=configuration.key_file,
+        )
 
     @kopf.on.startup(registry=registry)
     def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
