@@ -1,0 +1,1 @@
+"""What runs in Jobs and serving pods, and the `ecompile` command. Of ours it imports ecompile_crds only."""

@@ -1,0 +1,146 @@
+"""Bundles: one module as a zip that `unzip` opens, written reproducibly and opened only after verification."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from ecompile_crds.errors import Code, ModelError
+
+from ..ir import serialize
+from ..ir.graph import Graph
+from . import signing
+from .abi import ABI_VERSION, GuardBox
+from .compile import CompiledSegment
+from .loader import CompiledFunction
+
+SCHEMA_VERSION = 1
+ATTESTATION = "attestation.dsse.json"
+CHECKSUMS = "SHA256SUMS"
+MAX_UNPACKED_BYTES = 2 << 30
+MAX_FILES = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A verified bundle."""
+
+    digest: str
+    meta: dict[str, Any]
+    files: dict[str, bytes]
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        return tuple(self.meta["levels"])
+
+    def graph(self) -> Graph:
+        """The segment that the module replaces.
+
+        Raises ModelError.
+        """
+        return serialize.load(self.files["ir.json"], self.files["weights.bin"])
+
+    def load(self, cpu_levels: Sequence[str]) -> CompiledFunction:
+        """Load the best library that this CPU can run; `cpu_levels` is best first.
+
+        Raises ModelError where there is none.
+        """
+        for level in cpu_levels:
+            if level in self.levels:
+                return CompiledFunction(self.files[f"lib/{level}.so"], macs=int(self.meta["macs"]))
+        raise ModelError(
+            Code.BUNDLE_INCOMPATIBLE,
+            f"the bundle has code for {', '.join(self.levels)}; this CPU supports {', '.join(cpu_levels) or 'none of them'}.",
+        )
+
+
+def digest_of(content: bytes) -> str:
+    """`sha256:` and hex."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def write_bundle(
+    *, graph: Graph, compiled: CompiledSegment, guard: GuardBox, meta: dict[str, Any], key: Ed25519PrivateKey
+) -> bytes:
+    """The bundle's bytes; equal input gives equal bytes."""
+    text, weights = serialize.dump(graph)
+    full = {
+        **meta,
+        "schemaVersion": SCHEMA_VERSION,
+        "abi": ABI_VERSION,
+        "levels": sorted(compiled.libraries),
+        "macs": compiled.macs,
+        "inputs": graph.input.size,
+        "outputs": graph.output.size,
+        "guard": {"lower": guard.lower.reshape(-1).tolist(), "upper": guard.upper.reshape(-1).tolist()},
+    }
+    files = {
+        "meta.json": json.dumps(full, sort_keys=True, indent=1).encode(),
+        "ir.json": text,
+        "weights.bin": weights,
+        **{f"sources/{level}.c": source.encode() for level, source in compiled.sources.items()},
+        **{f"lib/{level}.so": library for level, library in compiled.libraries.items()},
+    }
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    files[CHECKSUMS] = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
+    files[ATTESTATION] = signing.sign(sums, {"meta": meta}, key)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(files):
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, files[name])
+    return buffer.getvalue()
+
+
+def read_bundle(content: bytes, keys: Sequence[Ed25519PublicKey], *, digest: str | None = None) -> Bundle:
+    """Verify, then open: digest, structure, signature, checksums, ABI. Nothing is written to disk or run.
+
+    Raises ModelError saying what is wrong.
+    """
+    actual = digest_of(content)
+    if digest is not None and digest != actual:
+        raise ModelError(
+            Code.BUNDLE_ALTERED, f"the bundle has digest {actual[:19]}..., expected {digest[:19]}...: it was altered."
+        )
+    files = _unpack(content)
+    statement = signing.verify(files.pop(ATTESTATION, b""), keys)
+    files.pop(CHECKSUMS, None)
+    signed = {s["name"]: s["digest"]["sha256"] for s in statement["subject"]}
+    for name in sorted(signed.keys() | files.keys()):
+        if name not in files:
+            raise ModelError(Code.BUNDLE_ALTERED, f"the bundle lacks {name}, which was signed.")
+        if signed.get(name) != hashlib.sha256(files[name]).hexdigest():
+            raise ModelError(Code.BUNDLE_ALTERED, f"{name} in the bundle is not what was signed.")
+    meta = json.loads(files["meta.json"])
+    if meta.get("schemaVersion") != SCHEMA_VERSION or meta.get("abi") != ABI_VERSION:
+        raise ModelError(
+            Code.BUNDLE_INCOMPATIBLE,
+            f"the bundle has schema {meta.get('schemaVersion')} and ABI {meta.get('abi')}; "
+            f"this program reads {SCHEMA_VERSION} and {ABI_VERSION}. Compile the model again.",
+        )
+    return Bundle(digest=actual, meta=meta, files=files)
+
+
+def _unpack(content: bytes) -> dict[str, bytes]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            entries = archive.infolist()
+            names = [entry.filename for entry in entries]
+            if len(set(names)) != len(names) or len(names) > MAX_FILES:
+                raise ModelError(Code.BUNDLE_MALFORMED, "the bundle has duplicate or too many entries.")
+            if any(name.startswith("/") or ".." in name.split("/") for name in names):
+                raise ModelError(Code.BUNDLE_MALFORMED, "the bundle has an entry that points outside of it.")
+            if sum(entry.file_size for entry in entries) > MAX_UNPACKED_BYTES:
+                raise ModelError(Code.BUNDLE_MALFORMED, "the bundle unpacks to more than 2 GiB.")
+            return {entry.filename: archive.read(entry) for entry in entries}
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise ModelError(Code.BUNDLE_MALFORMED, f"the bundle is not a readable zip file: {error}.") from error

@@ -1,0 +1,46 @@
+"""Instruction set levels: what the compiler is told, and the register tile that fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """One target. `lanes` floats to a vector; a panel is two vectors of outputs."""
+
+    name: str
+    lanes: int
+    rows: int
+    """Rows per tile of the batched kernel: rows * 2 accumulators, 2 weights and a broadcast must fit the registers."""
+    flags: tuple[str, ...]
+    cpu_flags: frozenset[str]
+    """Names in /proc/cpuinfo that the level needs (x86-64 psABI, micro-architecture levels)."""
+
+
+V2 = frozenset({"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"})
+V3 = V2 | {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"}
+V4 = V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+
+LEVELS = {
+    level.name: level
+    for level in (
+        Level(name="x86-64-v2", lanes=4, rows=4, flags=("-march=x86-64-v2",), cpu_flags=V2),
+        Level(name="x86-64-v3", lanes=8, rows=6, flags=("-march=x86-64-v3",), cpu_flags=V3),
+        Level(
+            name="x86-64-v4",
+            lanes=16,
+            rows=12,
+            flags=("-march=x86-64-v4", "-mprefer-vector-width=512"),
+            cpu_flags=V4,
+        ),
+    )
+}
+PREFERENCE = ("x86-64-v4", "x86-64-v3", "x86-64-v2")
+
+
+def supported(cpuinfo: str) -> tuple[str, ...]:
+    """Levels that a CPU has, best first, from the text of /proc/cpuinfo."""
+    line = next((row for row in cpuinfo.splitlines() if row.startswith("flags")), "")
+    have = set(line.partition(":")[2].split())
+    return tuple(name for name in PREFERENCE if LEVELS[name].cpu_flags <= have)

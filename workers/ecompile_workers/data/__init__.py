@@ -1,0 +1,1 @@
+"""Reading what users bring and keeping what Jobs make."""

@@ -1,0 +1,1 @@
+"""The network as data: a frozen graph, importers, a reference interpreter, segments."""
