@@ -57,7 +57,8 @@ class Bundle:
                 return CompiledFunction(self.files[f"lib/{level}.so"], macs=int(self.meta["macs"]))
         raise ModelError(
             Code.BUNDLE_INCOMPATIBLE,
-            f"the bundle has code for {', '.join(self.levels)}; this CPU supports {', '.join(cpu_levels) or 'none of them'}.",
+            f"the bundle has code for {', '.join(self.levels)}; "
+            f"this CPU supports {', '.join(cpu_levels) or 'none of them'}.",
         )
 
 

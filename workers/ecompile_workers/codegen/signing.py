@@ -54,7 +54,7 @@ def load_public(pem: bytes) -> Ed25519PublicKey:
 
 
 def sign(subjects: dict[str, str], predicate: dict[str, Any], key: Ed25519PrivateKey) -> bytes:
-    """Envelope over a statement about files (name -> SHA-256 hex). ed25519 is deterministic: equal input, equal bytes."""
+    """Envelope over a statement about files (name -> SHA-256 hex). Deterministic, as ed25519 is."""
     statement = {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": name, "digest": {"sha256": subjects[name]}} for name in sorted(subjects)],

@@ -58,7 +58,7 @@ def read(uri: str, *, digest: str | None = None, what: str = "file") -> bytes:
 def write(uri: str, content: bytes) -> str:
     """Write a file whole; returns its digest.
 
-    Raises ResourceError where there is no space or the store cannot be reached; then the file is not there, or as before.
+    Raises ResourceError where there is no space or the store cannot be reached; the file is then as it was before.
     """
     try:
         if _scheme(uri) == "file":

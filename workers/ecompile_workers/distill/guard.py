@@ -1,0 +1,21 @@
+"""The box of inputs that a module answers."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codegen.abi import GuardBox
+
+MARGIN = 0.25
+"""Each side is widened by this share of the largest feature range: wide enough for ordinary inputs not seen in
+calibration, narrow enough to refuse inputs of another scale. Exact code is right beyond it as well; the guard is for
+what changes."""
+
+
+def box(calibration: NDArray[np.float32]) -> GuardBox:
+    """The widened range of each feature over calibration rows [rows, features]."""
+    lower, upper = calibration.min(axis=0), calibration.max(axis=0)
+    largest = float((upper - lower).max())
+    margin = MARGIN * (largest if largest > 0 else max(1.0, float(np.abs(upper).max())))
+    return GuardBox(lower=(lower - margin).astype(np.float32), upper=(upper + margin).astype(np.float32))

@@ -1,0 +1,85 @@
+"""Median latency of a module against ONNX Runtime with io_binding: one thread, warm, interleaved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from ..codegen.loader import CompiledFunction
+
+ROUNDS = 9
+ROUND_SECONDS = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Seconds per call, medians over rounds."""
+
+    ours: float
+    neural: float
+
+    @property
+    def speedup(self) -> float:
+        return self.neural / self.ours
+
+
+def session(model: bytes) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session with one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def bound_call(neural: onnxruntime.InferenceSession, x: NDArray[np.float32], outputs: int) -> Callable[[], object]:
+    """ONNX Runtime at its best: inputs and outputs bound once, so that a call copies nothing."""
+    binding = neural.io_binding()
+    source, target = neural.get_inputs()[0], neural.get_outputs()[0]
+    shape = [len(x), *(int(d) for d in source.shape[1:])]
+    y = np.empty((len(x), outputs), dtype=np.float32)
+    binding.bind_input(source.name, "cpu", 0, np.float32, shape, x.ctypes.data)
+    out_shape = [len(x), *(int(d) for d in target.shape[1:])]
+    binding.bind_output(target.name, "cpu", 0, np.float32, out_shape, y.ctypes.data)
+    keep = (x, y)
+
+    def call(keep: object = keep) -> object:
+        return neural.run_with_iobinding(binding)
+
+    return call
+
+
+def measure(module: CompiledFunction, neural: onnxruntime.InferenceSession, x: NDArray[np.float32]) -> Latency:
+    """Both on the same rows `x` [rows, inputs], in turns."""
+    rows = np.ascontiguousarray(x, dtype=np.float32)
+    y = np.empty((len(rows), module.outputs), dtype=np.float32)
+    ours = lambda: module.run(rows, y)  # noqa: E731  # the hot call, as short as it gets
+    theirs = bound_call(neural, rows, module.outputs)
+    counts = [_count(call) for call in (ours, theirs)]
+    samples: list[list[float]] = [[], []]
+    for _ in range(ROUNDS):
+        for index, call in enumerate((ours, theirs)):
+            samples[index].append(_time(call, counts[index]))
+    return Latency(ours=float(np.median(samples[0])), neural=float(np.median(samples[1])))
+
+
+def _time(call: Callable[[], object], count: int) -> float:
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    return (time.perf_counter() - start) / count
+
+
+def _count(call: Callable[[], object]) -> int:
+    """Calls that fill one round; warms up as it finds out."""
+    count = 1
+    while True:
+        seconds = _time(call, count) * count
+        if seconds >= ROUND_SECONDS / 4:
+            return max(1, int(count * ROUND_SECONDS / seconds))
+        count *= 4

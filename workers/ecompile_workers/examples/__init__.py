@@ -1,0 +1,1 @@
+"""Networks for the examples, made on the spot from data that a package ships."""

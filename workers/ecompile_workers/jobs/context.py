@@ -1,0 +1,110 @@
+"""What the three Jobs share: where things are, how inputs of a segment are found, how progress is told."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from ecompile_crds.jobs import JobInput
+from ecompile_crds.plan import Plan, PlanFile
+from numpy.typing import NDArray
+
+from ..data import arrays, store
+from ..distill.measure import session
+from ..ir import serialize
+from ..ir.graph import Graph
+
+Progress = Callable[[str, float], None]
+Rows = NDArray[np.float32]
+BATCH_ROWS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """One Job's surroundings."""
+
+    job: JobInput
+    progress: Progress
+    signing_key: Ed25519PrivateKey | None = None
+    trusted_keys: tuple[Ed25519PublicKey, ...] = ()
+    local_root: Path | None = None
+    """Where `file:///artifacts` is on this machine, outside of a cluster."""
+
+    def resolve(self, uri: str) -> str:
+        """The URI as this machine reaches it."""
+        if self.local_root is not None and uri.startswith("file:///artifacts"):
+            return f"file://{self.local_root.resolve()}{uri.removeprefix('file:///artifacts')}"
+        return uri
+
+    def place(self, *parts: str) -> str:
+        """URI of a result of this Job's life."""
+        job = self.job
+        return store.join(job.artifacts_uri, job.namespace, job.model, job.life, *parts)
+
+    def read(self, uri: str, *, digest: str | None = None, what: str) -> bytes:
+        location, _, _ = uri.partition("#")
+        return store.read(self.resolve(location), digest=digest, what=what)
+
+    def write(self, uri: str, content: bytes) -> str:
+        return store.write(self.resolve(uri), content)
+
+    def rows(self, uri: str, *, digest: str | None, what: str, shape: tuple[int, ...]) -> Rows:
+        """Input rows [rows, features] of a data file."""
+        content = self.read(uri, digest=digest, what=what)
+        _, _, array = uri.partition("#")
+        return arrays.parse(content, name=f"{what} ({uri})", shape=shape, array=array or None).inputs
+
+
+def read_plan(context: Context) -> Plan:
+    """The plan that the profile Job wrote."""
+    uri = context.job.plan_uri
+    assert uri is not None, "distill and validate Jobs are told planUri"
+    return Plan.model_validate_json(context.read(uri, what="planUri"))
+
+
+def plan_file(context: Context, file: PlanFile) -> bytes:
+    """A file of the plan, checked against its digest."""
+    assert context.job.plan_uri is not None
+    base = context.job.plan_uri.rsplit("/", 1)[0]
+    return context.read(f"{base}/{file.path}", digest=file.digest, what=file.path)
+
+
+def infer(neural: onnxruntime.InferenceSession, rows: Rows) -> Rows:
+    """Outputs [rows, outputs] of an ONNX Runtime session, in batches."""
+    source = neural.get_inputs()[0]
+    shape = tuple(int(d) for d in source.shape[1:])
+    parts = []
+    for start in range(0, len(rows), BATCH_ROWS):
+        block = rows[start : start + BATCH_ROWS]
+        parts.append(neural.run(None, {source.name: block.reshape(len(block), *shape)})[0].reshape(len(block), -1))
+    return np.concatenate(parts)
+
+
+def rows_at_segment(context: Context, plan: Plan, index: int, rows: Rows) -> Rows:
+    """What reaches segment `index` when `rows` reach the network."""
+    for segment in plan.segments[:index]:
+        rows = infer(session(plan_file(context, segment.neural)), rows)
+    return rows
+
+
+def pack_graphs(graphs: list[Graph]) -> bytes:
+    """Graphs of the segments as one zip with fixed dates."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for index, graph in enumerate(graphs):
+            for name, content in zip(("ir.json", "weights.bin"), serialize.dump(graph), strict=True):
+                entry = zipfile.ZipInfo(f"{index}/{name}", date_time=(1980, 1, 1, 0, 0, 0))
+                archive.writestr(entry, content, compress_type=zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def unpack_graph(content: bytes, index: int) -> Graph:
+    """One segment's graph."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return serialize.load(archive.read(f"{index}/ir.json"), archive.read(f"{index}/weights.bin"))

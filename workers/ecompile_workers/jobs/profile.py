@@ -1,0 +1,123 @@
+"""Profile: import the network, cut it, write its neural path, capture a trace, measure stability."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from ecompile_crds.jobs import JobResult, ProfileReport, SegmentReport
+from ecompile_crds.plan import Plan, PlanFile, PlanSegment, PlanTensor
+
+from ..distill.measure import session
+from ..ir.graph import Tensor
+from ..ir.load import load_source, neural_segment
+from ..ir.segments import split
+from ..trace import nfrtrace, stability
+from .context import Context, infer, pack_graphs
+
+TRACE_RATE = 0.1
+TRACE_SEED = 0
+
+
+def profile(context: Context) -> JobResult:
+    """Run the Job.
+
+    Raises an EcompileError naming the field or file at fault.
+    """
+    job = context.job
+    context.progress("read source", 0.05)
+    content = context.read(job.source_uri, digest=job.source_digest, what="spec.source")
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    with tempfile.TemporaryDirectory(prefix="ecompile-") as directory:
+        path = Path(directory) / Path(job.source_uri).name
+        path.write_bytes(content)
+        source = load_source(path, job.source_format)
+    graph = source.graph
+    context.progress("read calibration", 0.2)
+    rows = context.rows(
+        job.calibration_uri, digest=job.calibration_digest, what="spec.calibration", shape=graph.input.shape
+    )
+    if job.held_out_uri is not None:
+        context.rows(job.held_out_uri, digest=None, what="spec.heldOut", shape=graph.input.shape)
+    segments = split(graph)
+
+    def put(name: str, value: bytes) -> PlanFile:
+        return PlanFile(path=name, digest=context.write(context.place("profile", name), value))
+
+    neural = put("model.onnx", source.neural.SerializeToString())
+    current = rows
+    made: list[PlanSegment] = []
+    units: list[stability.UnitStability] = []
+    trace = io.BytesIO()
+    traced: PlanFile | None = None
+    for segment in segments:
+        context.progress(f"profile {segment.name}", 0.3 + 0.5 * segment.index / len(segments))
+        model = neural_segment(source, segment, len(segments)).SerializeToString()
+        file = neural if len(segments) == 1 else put(f"{segment.name}.onnx", model)
+        score = None
+        if segment.compilable:
+            found = stability.measure(segment.graph, current)
+            units += found
+            score = float(np.mean([u.stability for u in found])) if found else None
+            if traced is None:
+                nfrtrace.capture(segment.graph, current, trace, model_digest=digest, rate=TRACE_RATE, seed=TRACE_SEED)
+                traced = put("trace.nfrtrace", trace.getvalue())
+        made.append(
+            PlanSegment(
+                index=segment.index,
+                name=segment.name,
+                compilable=segment.compilable,
+                reason=segment.reason,
+                input=_tensor(segment.graph.input),
+                output=_tensor(segment.graph.output),
+                neural=file,
+                macs=segment.graph.macs,
+                stability=score,
+            )
+        )
+        if segment.index + 1 < len(segments):
+            current = infer(session(model), current)
+    stable = put("stability.nfrsg", stability.manifest(tuple(units), model_digest=digest))
+    plan = Plan(
+        namespace=job.namespace,
+        model=job.model,
+        life=job.life,
+        source_digest=digest,
+        source_format=source.format,
+        input=_tensor(graph.input),
+        output=_tensor(graph.output),
+        neural=neural,
+        graph=put("graph.zip", pack_graphs([s.graph for s in segments])),
+        segments=tuple(made),
+        trace=traced,
+        stability=stable,
+    )
+    plan_uri = context.place("profile", "plan.json")
+    context.write(plan_uri, plan.model_dump_json(by_alias=True, indent=1).encode())
+    context.progress("done", 1.0)
+    return JobResult(
+        profile=ProfileReport(
+            source_digest=digest,
+            plan_uri=plan_uri,
+            segments=tuple(
+                SegmentReport(
+                    index=s.index,
+                    name=s.name,
+                    compilable=s.compilable,
+                    reason=s.reason,
+                    macs=s.macs,
+                    stability=s.stability,
+                )
+                for s in made
+            ),
+            trace_digest=traced.digest if traced is not None else None,
+            stability_digest=stable.digest,
+        )
+    )
+
+
+def _tensor(tensor: Tensor) -> PlanTensor:
+    return PlanTensor(name=tensor.name, shape=tensor.shape)

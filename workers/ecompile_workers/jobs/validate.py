@@ -1,0 +1,81 @@
+"""Validate: a bundle, made by another process, against the original on inputs that distillation did not see."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from ecompile_crds.errors import Code, EcompileError
+from ecompile_crds.hybridmodel import Equivalence
+from ecompile_crds.jobs import JobResult, ValidateReport
+
+from ..codegen.bundle import read_bundle
+from ..distill.measure import measure, session
+from ..distill.orchestrator import cpu_levels
+from ..equivalence.validate import validate
+from .context import Context, infer, plan_file, read_plan, rows_at_segment
+
+BUNDLE_FAULTS = frozenset(
+    {Code.BUNDLE_ALTERED, Code.BUNDLE_UNTRUSTED, Code.BUNDLE_MALFORMED, Code.BUNDLE_INCOMPATIBLE, Code.DATA_MISSING}
+)
+"""Faults of the bundle are a verdict (it may not serve), not a fault of the Job."""
+
+
+def validate_segment(context: Context) -> JobResult:
+    """Run the Job.
+
+    Raises an EcompileError where the verdict cannot be reached.
+    """
+    job = context.job
+    assert job.segment is not None and job.bundle_uri is not None, "validate Jobs are told segment and bundle"
+    plan = read_plan(context)
+    segment = plan.segments[job.segment]
+    context.progress("verify bundle", 0.05)
+    try:
+        content = context.read(job.bundle_uri, what="bundle")
+        bundle = read_bundle(content, context.trusted_keys, digest=job.bundle_digest)
+        module = bundle.load(cpu_levels())
+    except EcompileError as error:
+        if error.code not in BUNDLE_FAULTS:
+            raise
+        return JobResult(
+            validation=ValidateReport(
+                segment=job.segment, attempt=job.attempt, passed=False, reason=error.message, code=error.code
+            )
+        )
+    uri = job.held_out_uri or job.calibration_uri
+    digest = job.calibration_digest if job.held_out_uri is None else None
+    what = "spec.heldOut" if job.held_out_uri is not None else "spec.calibration"
+    rows = context.rows(uri, digest=digest, what=what, shape=plan.input.shape)
+    rows = rows_at_segment(context, plan, job.segment, rows)
+    neural = session(plan_file(context, segment.neural))
+    policy = Equivalence.model_validate(job.equivalence)
+    outcome = validate(module, lambda x: infer(neural, x), rows, policy, progress=context.progress)
+    speedup = round(measure(module, neural, rows[:1]).speedup, 2)
+    report_uri = context.place("validate", f"{segment.name}-{job.attempt}.json")
+    report = {**outcome.to_json(), "bundleDigest": bundle.digest, "heldOut": uri, "speedup": speedup}
+    context.write(report_uri, json.dumps(report, indent=1, default=str).encode())
+    context.progress("done", 1.0)
+    found = outcome.test
+    return JobResult(
+        validation=ValidateReport(
+            segment=job.segment,
+            attempt=job.attempt,
+            passed=outcome.passed,
+            reason=outcome.reason,
+            code=None if outcome.passed else Code.NOT_EQUIVALENT,
+            delta=_finite(found.delta) if found is not None else None,
+            correlation=found.correlation if found is not None else None,
+            max_deviation=_finite(found.max_deviation) if found is not None else None,
+            test_inputs=outcome.test_inputs,
+            ood_inputs=outcome.ood_inputs,
+            guard_coverage=outcome.guard_coverage,
+            speedup=speedup,
+            report_uri=report_uri,
+        )
+    )
+
+
+def _finite(value: float) -> float:
+    """JSON has no infinity; the largest float stands for it."""
+    return value if math.isfinite(value) else 1e308

@@ -1,0 +1,1 @@
+"""The serving pod: bridge, comparison, detectors, breaker, control client, server. Never imports torch or onnx."""
