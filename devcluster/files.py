@@ -83,7 +83,7 @@ def proxy(state: Path) -> str:
 kind: KubeProxyConfiguration
 clientConnection: {{kubeconfig: {state}/proxy.conf}}
 mode: iptables
-clusterCIDR: 10.244.0.0/16
+clusterCIDR: 10.254.0.0/16
 hostnameOverride: {NODE}
 bindAddress: 0.0.0.0
 healthzBindAddress: 127.0.0.1:10256

@@ -133,7 +133,7 @@ def _definition(
             },
             {
                 "rule": "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-                "message": "metadata.name: lower-case letters, digits and '-', starting with a letter, as for a Service",
+                "message": "metadata.name: lower-case letters, digits and '-', starting with a letter",
             },
         ]
     return {

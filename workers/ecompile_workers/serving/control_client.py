@@ -34,7 +34,11 @@ class ControlClient:
         self._refused: tuple[int, str] = (0, "")
         self.connected = False
         loop = asyncio.get_running_loop()
-        bridge.alerted = lambda: loop.call_soon_threadsafe(self._changed.set)
+
+        def alerted() -> None:
+            loop.call_soon_threadsafe(self._changed.set)
+
+        bridge.alerted = alerted
 
     async def run(self) -> None:
         """Never returns."""

@@ -48,8 +48,8 @@ class EDetector:
 
 
 DELTA_CAP_FACTOR = 50.0
-"""Relative errors are cut off at this multiple of the limit before they enter the detector: an e-detector needs a bound,
-and anything that far off alarms within a few observations."""
+"""Relative errors are cut off at this multiple of the limit: an e-detector needs a bound, and anything that far off
+alarms within a few observations."""
 
 
 class DeltaDetector:

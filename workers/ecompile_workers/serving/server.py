@@ -1,4 +1,4 @@
-"""Open Inference Protocol v2 over REST, as a raw ASGI application: nothing between the socket and the bridge but JSON."""
+"""Open Inference Protocol v2 over REST, as a raw ASGI application."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ class Server:
     def _response(self, request: dict[str, Any], answer: Answer, *, compiled: bool) -> bytes:
         plan = self._bridge.plan
         rows = len(answer.outputs)
-        return orjson.dumps(
+        answered: bytes = orjson.dumps(
             {
                 "model_name": self._model,
                 "model_version": plan.life,
@@ -206,6 +206,7 @@ class Server:
             },
             option=orjson.OPT_SERIALIZE_NUMPY,
         )
+        return answered
 
 
 def _parse(body: bytes) -> dict[str, Any]:
@@ -224,7 +225,8 @@ async def _body(receive: Receive) -> bytes:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise DataError(Code.REQUEST_INVALID, "the client went away.")
-        body += message.get("body", b"")
+        chunk: bytes = message.get("body", b"")
+        body += chunk
         if len(body) > MAX_BODY_BYTES:
             raise DataError(
                 Code.REQUEST_TOO_LARGE, f"the body is larger than {MAX_BODY_BYTES >> 20} MiB; send fewer rows."
@@ -241,7 +243,7 @@ def _error(error: EcompileError) -> bytes:
     answer: dict[str, object] = {"error": error.message, "code": int(error.code), "retryable": error.retryable}
     if error.retry_after_seconds is not None:
         answer["retryAfterSeconds"] = error.retry_after_seconds
-    return orjson.dumps(answer)
+    return bytes(orjson.dumps(answer))
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

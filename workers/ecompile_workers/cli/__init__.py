@@ -1,0 +1,1 @@
+"""The `ecompile` command: thin shells over the same functions that Jobs and pods run."""

@@ -1,0 +1,332 @@
+"""`ecompile run --local`: the life of a HybridModel on this machine, through the Job functions and the bridge."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from ecompile_crds.audit import GENESIS, AuditRecord
+from ecompile_crds.errors import Code, DataError, ModelError
+from ecompile_crds.hybridmodel import HybridModelSpec, StepMode
+from ecompile_crds.jobs import DistillReport, JobInput, JobKind, ProfileReport, ValidateReport
+from ecompile_crds.names import LABEL_EXAMPLE, SIGNING_PUBLIC_KEY
+from ecompile_crds.plan import Plan
+from ecompile_crds.routing import RouteMode, RoutingTable, SegmentRoute
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from ..governance import audit
+from ..ir.load import load_source
+from ..jobs.__main__ import run
+from ..jobs.context import Context
+from ..serving.bridge import Bridge
+from ..serving.modules import ModuleStore
+
+Say = Callable[[str], None]
+Rows = NDArray[np.float32]
+LIFE = "local"
+SYNTHETIC_ROWS = 1200
+DRIFT_FACTOR = 8.0
+
+
+@dataclass
+class LocalReport:
+    """What the run found."""
+
+    model: str
+    synthetic_calibration: bool = False
+    segments: list[dict[str, Any]] = field(default_factory=list)
+    rollout: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalModel:
+    """A HybridModel as this machine sees it."""
+
+    name: str
+    spec: HybridModelSpec
+    artifacts: Path
+    synthetic: bool = False
+
+
+def read_manifest(path: Path, artifacts: Path, say: Say) -> LocalModel:
+    """A HybridModel from YAML; an example's network is trained where it is missing.
+
+    Raises DataError naming the field.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        spec = HybridModelSpec.model_validate(document["spec"])
+        name, labels = str(document["metadata"]["name"]), document["metadata"].get("labels", {})
+    except OSError as error:
+        raise DataError(Code.DATA_MISSING, f"{path}: cannot be read: {error.strerror}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(["spec", *map(str, first["loc"])])
+        raise DataError(Code.SPEC_INVALID, f"{path}: {where}: {first['msg']}.") from error
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise DataError(Code.SPEC_INVALID, f"{path}: not a HybridModel manifest ({error!r}).") from error
+    if labels.get(LABEL_EXAMPLE) == "digits" and not (artifacts / "digits" / "model.onnx").exists():
+        say("training the example network (once)")
+        from ..examples.digits import write_example
+
+        write_example(artifacts)
+    return LocalModel(name=name, spec=spec, artifacts=artifacts)
+
+
+def read_network(path: Path, calibration: str | None, held_out: str | None, artifacts: Path) -> LocalModel:
+    """A bare network file; without calibration data, seeded standard-normal rows stand in and the report says so."""
+    if not path.exists():
+        raise DataError(Code.DATA_MISSING, f"{path}: no such file.")
+    kind = {".onnx": "onnx", ".pt2": "pt2"}.get(path.suffix)
+    if kind is None:
+        raise ModelError(
+            Code.MODEL_UNSUPPORTED, f"{path}: a .onnx or .pt2 file, or a HybridModel in YAML, is expected."
+        )
+    synthetic = calibration is None
+    if calibration is None:
+        size = load_source(path).graph.input.size
+        rows = np.random.default_rng(0).normal(size=(SYNTHETIC_ROWS, size)).astype(np.float32)
+        target = artifacts / path.stem / "synthetic.npz"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(target, inputs=rows)
+        calibration = str(target)
+    spec: dict[str, Any] = {
+        "source": {"uri": f"file://{path.resolve()}", "format": kind},
+        "calibration": {"uri": _file_uri(calibration)},
+    }
+    if held_out is not None:
+        spec["heldOut"] = {"uri": _file_uri(held_out)}
+    name = path.stem.lower().replace("_", "-")
+    return LocalModel(name=name, spec=HybridModelSpec.model_validate(spec), artifacts=artifacts, synthetic=synthetic)
+
+
+def _file_uri(location: str) -> str:
+    path, hash_, array = location.partition("#")
+    return f"file://{Path(path).resolve()}{hash_}{array}"
+
+
+class LocalRun:
+    """One life. The key is made for the run: nothing local is trusted elsewhere."""
+
+    def __init__(self, model: LocalModel, say: Say) -> None:
+        self._model = model
+        self._say = say
+        self._key = Ed25519PrivateKey.generate()
+        self.report = LocalReport(model=model.name, synthetic_calibration=model.synthetic)
+
+    def _context(self, kind: JobKind, **told: Any) -> Context:
+        spec = self._model.spec
+        job = JobInput.model_validate(
+            {
+                "kind": kind,
+                "namespace": "local",
+                "model": self._model.name,
+                "job": f"{self._model.name}-{kind.value}",
+                "life": LIFE,
+                "sourceUri": spec.source.uri,
+                "sourceDigest": spec.source.digest,
+                "sourceFormat": spec.source.format.value,
+                "calibrationUri": spec.calibration.uri,
+                "calibrationDigest": spec.calibration.digest,
+                "heldOutUri": spec.held_out.uri if spec.held_out is not None else None,
+                "artifactsUri": "file:///artifacts",
+                "distill": spec.distill.model_dump(mode="json", by_alias=True),
+                "equivalence": spec.equivalence.model_dump(mode="json", by_alias=True, exclude_none=True),
+                **told,
+            }
+        )
+        return Context(
+            job=job,
+            progress=lambda step, fraction: None,
+            signing_key=self._key,
+            trusted_keys=(self._key.public_key(),),
+            local_root=self._model.artifacts,
+        )
+
+    def run(self) -> LocalReport:
+        """Profile, distil, validate; then serve what passed through a rollout, a drift and a revalidation."""
+        self._say("profile")
+        profile = run(self._context(JobKind.PROFILE), index=0).profile
+        assert profile is not None
+        passed = [made for segment in profile.segments if (made := self._segment(profile, segment.index)) is not None]
+        if passed:
+            self._serve(profile, passed)
+        return self.report
+
+    def _segment(self, profile: ProfileReport, index: int) -> DistillReport | None:
+        """Distil and validate one segment; the module's report where it may serve."""
+        segment = profile.segments[index]
+        entry: dict[str, Any] = {
+            "name": segment.name,
+            "macs": segment.macs,
+            "outcome": "neural",
+            "reason": segment.reason,
+        }
+        self.report.segments.append(entry)
+        if not segment.compilable:
+            return None
+        self._say(f"distill {segment.name}")
+        made = run(self._context(JobKind.DISTILL, planUri=profile.plan_uri, segments=(index,)), index=0).distill
+        assert made is not None
+        entry |= {"strategy": made.strategy, "speedup": made.speedup, "reason": made.reason}
+        if not made.pays or made.evidence is None:
+            return None
+        self._say(f"validate {segment.name}")
+        verdict = self._validate(profile, made, attempt=1)
+        entry |= {
+            "evidence": made.evidence.label(),
+            "delta": verdict.delta,
+            "correlation": verdict.correlation,
+            "maxDeviation": verdict.max_deviation,
+            "outcome": "compiled" if verdict.passed else "rejected",
+            "validation": verdict.reason,
+        }
+        return made if verdict.passed else None
+
+    def _validate(self, profile: ProfileReport, made: DistillReport, *, attempt: int) -> ValidateReport:
+        told = {"segment": made.segment, "bundleUri": made.bundle_uri, "bundleDigest": made.bundle_digest}
+        context = self._context(JobKind.VALIDATE, planUri=profile.plan_uri, attempt=attempt, **told)
+        report = run(context, index=0).validation
+        assert report is not None
+        return report
+
+    def _serve(self, profile: ProfileReport, made: list[DistillReport]) -> None:
+        context = self._context(JobKind.VALIDATE)
+        plan = Plan.model_validate_json(context.read(profile.plan_uri, what="plan"))
+        folder = profile.plan_uri.rsplit("/", 1)[0]
+        ref = self._model.spec.held_out or self._model.spec.calibration
+        rows = context.rows(ref.uri, digest=None, what="spec.heldOut", shape=plan.input.shape)
+        with tempfile.TemporaryDirectory(prefix="ecompile-") as trust:
+            pem = self._key.public_key().public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+            (Path(trust) / SIGNING_PUBLIC_KEY).write_bytes(pem)
+            bridge = Bridge(
+                plan,
+                lambda name: context.read(f"{folder}/{name}", what=name),
+                analysis=self._model.spec.rollout.analysis,
+                modules=ModuleStore(trust=Path(trust), resolve=context.resolve),
+                seed=0,
+            )
+            rollout = _Rollout(bridge, self._model, made, self.report, self._say)
+            rollout.run(rows, lambda: all(self._validate(profile, each, attempt=2).passed for each in made))
+
+
+class _Rollout:
+    """Shadow, canary, promoted; drift, rollback, revalidation, promoted again."""
+
+    def __init__(
+        self, bridge: Bridge, model: LocalModel, made: list[DistillReport], report: LocalReport, say: Say
+    ) -> None:
+        self._bridge, self._model, self._made, self._report, self._say = bridge, model, made, report, say
+        self._generation = 0
+        self._log = model.artifacts / "local" / model.name / "audit.jsonl"
+        self._log.unlink(missing_ok=True)
+
+    def run(self, rows: Rows, revalidate: Callable[[], bool]) -> None:
+        if not self._promote(rows):
+            return
+        asked = self._ask((rows * DRIFT_FACTOR).astype(np.float32), limit=2000)
+        alert = next(iter(self._bridge.alerts()), None)
+        detail = alert.detail if alert is not None else "no alert: the inputs stay inside the guard"
+        self._note("drift", alert is not None, f"{asked} requests {DRIFT_FACTOR:.0f} times larger: {detail}")
+        if alert is None:
+            return
+        self._route(RouteMode.NEURAL, 0.0, 0.0, reason=detail)
+        passed = revalidate()
+        self._note("revalidation", passed, "validated again" if passed else "stays neural")
+        if passed:
+            self._promote(rows)
+
+    def _promote(self, rows: Rows) -> bool:
+        """Every step of spec.rollout, then compiled."""
+        for step in self._model.spec.rollout.steps:
+            mode = RouteMode.SHADOW if step.mode is StepMode.SHADOW else RouteMode.CANARY
+            weight = step.weight if mode is RouteMode.CANARY else 0.0
+            self._route(mode, weight, step.compare, reason="step passed")
+            asked = self._ask(rows, limit=20 * step.min_comparisons, comparisons=step.min_comparisons)
+            counters = [s.monitor.to_message() for s in self._bridge.state.segments if s.module is not None]
+            compared = min(c.comparisons for c in counters)
+            mean = max(c.delta_sum / max(1, c.comparisons) for c in counters)
+            good = not self._bridge.alerts() and compared >= step.min_comparisons
+            self._note(step.mode.value, good, f"{asked} requests, {compared} comparisons, mean delta {mean:.1e}")
+            if not good:
+                self._route(RouteMode.NEURAL, 0.0, 0.0, reason="step failed")
+                return False
+        self._route(RouteMode.COMPILED, 1.0, self._model.spec.rollout.analysis.compare, reason="all steps passed")
+        asked = self._ask(rows, limit=500)
+        shares = [s.monitor.compiled / max(1, s.monitor.requests) for s in self._bridge.state.segments if s.module]
+        self._note("promoted", True, f"{asked} requests, deterministic coverage {min(shares):.0%}")
+        return True
+
+    def _route(self, mode: RouteMode, weight: float, compare: float, *, reason: str) -> None:
+        self._generation += 1
+        plan = self._bridge.plan
+        before = {s.route.segment: s.route.mode.value for s in self._bridge.state.segments}
+        routes = []
+        for each in self._made:
+            compiled = mode is not RouteMode.NEURAL
+            module = f"segment-{each.segment}"
+            routes.append(
+                SegmentRoute(
+                    segment=each.segment,
+                    mode=mode,
+                    weight=weight,
+                    compare=compare,
+                    module=module if compiled else None,
+                    bundle_uri=each.bundle_uri if compiled else None,
+                    bundle_digest=each.bundle_digest if compiled else None,
+                )
+            )
+            audit.append(
+                self._log,
+                AuditRecord(
+                    sequence=1,
+                    time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                    namespace=plan.namespace,
+                    model=plan.model,
+                    generation=self._generation,
+                    segment=each.segment,
+                    module=module,
+                    bundle_digest=each.bundle_digest,
+                    before=before[each.segment],
+                    after=mode.value,
+                    actor="local",
+                    reason=reason,
+                    previous=GENESIS,
+                ),
+            )
+        self._bridge.adopt(
+            RoutingTable(
+                namespace=plan.namespace,
+                model=plan.model,
+                life=plan.life,
+                generation=self._generation,
+                segments=tuple(routes),
+            )
+        )
+
+    def _ask(self, rows: Rows, *, limit: int, comparisons: int | None = None) -> int:
+        """Requests, one row each, until an alert, enough comparisons, or the limit. Returns how many."""
+        for index in range(limit):
+            self._bridge.infer(rows[index % len(rows)][None])
+            if index % 50 == 49:
+                self._bridge.drain_comparisons()
+                done = [s.monitor.comparisons for s in self._bridge.state.segments if s.module is not None]
+                if self._bridge.alerts() or (comparisons is not None and min(done) >= comparisons):
+                    return index + 1
+        self._bridge.drain_comparisons()
+        return limit
+
+    def _note(self, step: str, passed: bool, text: str) -> None:
+        self._say(f"{step}: {text}")
+        self._report.rollout.append({"step": step, "passed": passed, "detail": text})

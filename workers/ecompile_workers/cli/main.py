@@ -1,0 +1,137 @@
+"""`ecompile`: run, profile, inspect, audit. An error is one sentence and an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ecompile_crds import audit as chain
+from ecompile_crds.errors import EcompileError
+
+VERSION = "0.1.0"
+DEFAULT_ARTIFACTS = Path(".ecompile") / "artifacts"
+
+
+def say(text: str) -> None:
+    """Progress, on standard error so that --json stays clean."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from .local import LocalRun, read_manifest, read_network
+
+    if not arguments.local:
+        say("ecompile run: give --local; in a cluster, use kubectl apply.")
+        return 2
+    if arguments.file.suffix in (".yaml", ".yml"):
+        model = read_manifest(arguments.file, arguments.artifacts, say)
+    else:
+        model = read_network(arguments.file, arguments.calibration, arguments.held_out, arguments.artifacts)
+    report = LocalRun(model, say).run()
+    if arguments.json:
+        print(json.dumps(asdict(report), indent=1))
+        return 0
+    print(f"\n{report.model}")
+    if report.synthetic_calibration:
+        print("  synthetic calibration: no data was given, so seeded random rows stood in; give --calibration")
+    for segment in report.segments:
+        print(f"  {segment['name']}: {segment['outcome']}, {segment['macs']} multiply-adds")
+        for key in ("reason", "evidence", "speedup", "delta", "correlation", "maxDeviation", "validation"):
+            if segment.get(key) not in (None, ""):
+                print(f"    {key:<14} {segment[key]}")
+    for step in report.rollout:
+        print(f"  {step['step']:<13} {'Pass' if step['passed'] else 'Fail'}  {step['detail']}")
+    return 0
+
+
+def _profile(arguments: argparse.Namespace) -> int:
+    from ..ir.load import load_source
+    from ..ir.segments import split
+
+    segments: list[dict[str, Any]] = [
+        {"name": s.name, "compilable": s.compilable, "reason": s.reason, "macs": s.graph.macs}
+        for s in split(load_source(arguments.file).graph)
+    ]
+    if arguments.json:
+        print(json.dumps(segments, indent=1))
+        return 0
+    for segment in segments:
+        what = "can be compiled" if segment["compilable"] else f"stays neural: {segment['reason']}"
+        print(f"{segment['name']}: {segment['macs']} multiply-adds, {what}")
+    return 0
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from ..codegen.bundle import read_bundle
+    from ..codegen.signing import load_public
+
+    bundle = read_bundle(arguments.file.read_bytes(), [load_public(arguments.key.read_bytes())])
+    meta = {k: v for k, v in bundle.meta.items() if k != "guard"}
+    files = {name: len(content) for name, content in sorted(bundle.files.items())}
+    print(json.dumps({**meta, "digest": bundle.digest, "files": files}, indent=1))
+    return 0
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    from ..governance import audit
+
+    records = audit.read(arguments.file)
+    chain.verify(records, head=arguments.head)
+    if arguments.json:
+        print(json.dumps([r.model_dump(by_alias=True) for r in records], indent=1))
+        return 0
+    for r in records:
+        print(f"{r.sequence:>4} {r.time} {r.model} segment {r.segment}: {r.before} -> {r.after} ({r.reason})")
+    print(f"{len(records)} records, chain intact, head {records[-1].hash if records else chain.GENESIS}")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands."""
+    top = argparse.ArgumentParser(prog="ecompile", description="Hybrid models: networks with verified compiled parts.")
+    top.add_argument("--version", action="version", version=f"ecompile {VERSION}")
+    commands = top.add_subparsers(dest="command", required=True)
+
+    def add(name: str, about: str, function: object) -> argparse.ArgumentParser:
+        found = commands.add_parser(name, help=about, description=about)
+        found.add_argument("--json", action="store_true", help="machine-readable output")
+        found.set_defaults(function=function)
+        return found
+
+    run = add("run", "the life of a HybridModel, or of a bare network, without a cluster", _run)
+    run.add_argument("file", type=Path, help="HybridModel YAML, .onnx or .pt2")
+    run.add_argument("--local", action="store_true", help="run on this machine")
+    run.add_argument("--artifacts", type=Path, default=DEFAULT_ARTIFACTS, help="stands for file:///artifacts")
+    run.add_argument("--calibration", help=".npz with input rows (file.npz or file.npz#array)")
+    run.add_argument("--held-out", help=".npz with rows not used for calibration")
+    profile = add("profile", "how a network is cut, and what stays neural", _profile)
+    profile.add_argument("file", type=Path)
+    inspect = add("inspect", "contents of a bundle, after its signature is checked", _inspect)
+    inspect.add_argument("file", type=Path)
+    inspect.add_argument("--key", type=Path, required=True, help="trusted ed25519 public key (PEM)")
+    audit = add("audit", "check an audit log's hash chain", _audit)
+    audit.add_argument("action", choices=["verify"])
+    audit.add_argument("file", type=Path, help="audit.jsonl")
+    audit.add_argument("--head", help="hash of the newest record, from the HybridModel's status.auditHead")
+    return top
+
+
+def main() -> None:
+    """Entry point."""
+    arguments = parser().parse_args()
+    try:
+        status: int = arguments.function(arguments)
+    except EcompileError as error:
+        say(f"ecompile {arguments.command}: [{int(error.code)}] {error.message}")
+        raise SystemExit(error.exit_status) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    raise SystemExit(status)
+
+
+if __name__ == "__main__":
+    main()

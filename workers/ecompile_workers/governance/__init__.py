@@ -1,0 +1,1 @@
+"""Keeping and checking records of what was swapped, and why."""
