@@ -16,18 +16,18 @@ RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation -q -w
 
 FROM ${BASE_IMAGE} AS operator
 COPY requirements/operator.txt /tmp/requirements.txt
-RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
-    python3 -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir --require-hashes -q -r /tmp/requirements.txt \
- && /opt/venv/bin/pip install --no-cache-dir --no-deps -q /wheels/*.whl && rm -rf /opt/venv/lib/python3*/site-packages/pip
+RUN python3 -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir --require-hashes -q -r /tmp/requirements.txt
+COPY --from=build /wheels /wheels
+RUN /opt/venv/bin/pip install --no-cache-dir --no-deps -q /wheels/*.whl && rm -rf /opt/venv/lib/python3*/site-packages/pip
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 65532:65532
 ENTRYPOINT ["python", "-m", "ecompile_operator"]
 
 FROM ${BASE_IMAGE} AS serving
 COPY requirements/serving.txt /tmp/requirements.txt
-RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
-    python3 -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir --require-hashes -q -r /tmp/requirements.txt \
- && /opt/venv/bin/pip install --no-cache-dir --no-deps -q /wheels/*.whl && rm -rf /opt/venv/lib/python3*/site-packages/pip
+RUN python3 -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir --require-hashes -q -r /tmp/requirements.txt
+COPY --from=build /wheels /wheels
+RUN /opt/venv/bin/pip install --no-cache-dir --no-deps -q /wheels/*.whl && rm -rf /opt/venv/lib/python3*/site-packages/pip
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 65532:65532
 ENTRYPOINT ["python", "-m", "ecompile_workers.serving"]
@@ -35,9 +35,9 @@ ENTRYPOINT ["python", "-m", "ecompile_workers.serving"]
 FROM ${BASE_IMAGE} AS worker
 RUN apt-get update -q && apt-get install -y -q --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 COPY requirements/workers.txt /tmp/requirements.txt
-RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
-    python3 -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir --require-hashes -q -r /tmp/requirements.txt \
- && /opt/venv/bin/pip install --no-cache-dir --no-deps -q /wheels/*.whl && rm -rf /opt/venv/lib/python3*/site-packages/pip
+RUN python3 -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir --require-hashes -q -r /tmp/requirements.txt
+COPY --from=build /wheels /wheels
+RUN /opt/venv/bin/pip install --no-cache-dir --no-deps -q /wheels/*.whl && rm -rf /opt/venv/lib/python3*/site-packages/pip
 # Only training examples need torch (several GB): build with --build-arg WITH_TORCH=1 to have it in the image.
 ARG WITH_TORCH=0
 COPY requirements/torch.txt /tmp/torch.txt

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 import sys
 from pathlib import Path
 
 from devcluster import build, images
 from devcluster.console import DevclusterError, run, say
-from devcluster.paths import IMAGES
+from devcluster.paths import CACHE, IMAGES
 
 ROOT = Path(__file__).parent.parent
 VERSION = "0.1.0"
@@ -24,7 +23,8 @@ SOURCES = (
     "workers",
 )
 SUFFIXES = {".py", ".pyi", ".c", ".txt", ".toml", ".proto", ""}
-BUILDAH = ["buildah", "--storage-driver", "vfs"]
+BUILDAH = ["buildah", "--storage-driver", "overlay", "--root", str(CACHE / "containers")]
+"""Storage of its own, so that nothing of the machine's is touched and layers are found again."""
 
 
 def name_of(target: str) -> str:
@@ -71,7 +71,6 @@ def build_images() -> dict[str, Path]:
         run([*BUILDAH, "push", "-q", name_of(target), f"oci-archive:{partial}:{reference}"], what="writing the image")
         partial.rename(archive)
         say(f"image {name_of(target)}: {archive.stat().st_size / 1e6:.0f} MB compressed")
-    subprocess.run([*BUILDAH, "rmi", "--prune", "-f"], capture_output=True, check=False)
     marker.write_text(key)
     return archives
 

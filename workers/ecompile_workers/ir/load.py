@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 from ecompile_crds.errors import Code, ModelError
+from onnx import shape_inference
 from onnx.utils import Extractor
 
 from . import onnx_importer, pt2_importer, to_onnx
@@ -57,5 +58,7 @@ def neural_segment(source: Source, segment: Segment, count: int) -> onnx.ModelPr
         return source.neural
     if segment.compilable:
         return to_onnx.export(segment.graph, name=segment.name)
-    part = Extractor(source.neural).extract_model([segment.graph.input.name], [segment.graph.output.name])
+    part = Extractor(shape_inference.infer_shapes(source.neural)).extract_model(
+        [segment.graph.input.name], [segment.graph.output.name]
+    )
     return onnx_importer.with_dynamic_batch(part)

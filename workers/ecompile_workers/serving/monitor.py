@@ -16,6 +16,8 @@ from .detectors import DeltaDetector, EDetector
 
 LATENCY_SAMPLES = 512
 MIN_LATENCY_SAMPLES = 200
+RECENT = 50
+"""Requests and comparisons that an alert's figure is taken over; the decision to alert is the detector's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,8 @@ class Monitor:
         self._delta = DeltaDetector(analysis.drift_limit, analysis.false_alarm_interval)
         self._compiled_seconds: deque[float] = deque(maxlen=LATENCY_SAMPLES)
         self._neural_seconds: deque[float] = deque(maxlen=LATENCY_SAMPLES)
+        self._recent_refusals: deque[float] = deque(maxlen=RECENT)
+        self._recent_deltas: deque[float] = deque(maxlen=RECENT)
         self.requests = self.compiled = self.fallbacks = self.checked = 0
         self.comparisons = self.dropped = 0
         self.delta_sum = self.delta_max = 0.0
@@ -61,10 +65,12 @@ class Monitor:
         with self._lock:
             self.checked += 1
             self.fallbacks += not accepted
+            self._recent_refusals.append(0.0 if accepted else 1.0)
             if self._fallback.update(0.0 if accepted else 1.0) and not self.tripped:
-                rate = self.fallbacks / self.checked
+                rate = sum(self._recent_refusals) / len(self._recent_refusals)
                 limit = self._analysis.fallback_limit
-                text = f"fallback rate {rate:.3f} over {self.checked} requests, limit {limit:.3f} ({detail})"
+                seen = len(self._recent_refusals)
+                text = f"{rate:.0%} of the last {seen} requests refused, limit {limit:.0%} ({detail})"
                 self._trip(control_pb2.FALLBACK, rate, limit, text)
 
     def compared(self, delta: float) -> None:
@@ -73,9 +79,11 @@ class Monitor:
             self.comparisons += 1
             self.delta_sum += delta
             self.delta_max = max(self.delta_max, delta)
+            self._recent_deltas.append(delta)
             if self._delta.update(delta) and not self.tripped:
-                mean, limit = self.delta_sum / self.comparisons, self._analysis.drift_limit
-                text = f"mean delta {mean:.2e} over {self.comparisons} comparisons, limit {limit:.2e}"
+                seen, limit = len(self._recent_deltas), self._analysis.drift_limit
+                mean = sum(self._recent_deltas) / seen
+                text = f"mean delta {mean:.2e} over the last {seen} comparisons, limit {limit:.2e}"
                 self._trip(control_pb2.DRIFT, mean, limit, text)
 
     def fault(self, detail: str) -> None:
