@@ -68,9 +68,12 @@ def build_images() -> dict[str, Path]:
         partial = archive.with_suffix(".partial")
         partial.unlink(missing_ok=True)
         reference = f"docker.io/{name_of(target)}"
-        run([*BUILDAH, "push", "-q", name_of(target), f"oci-archive:{partial}:{reference}"], what="writing the image")
+        run(
+            [*BUILDAH, "push", "-q", "-D", name_of(target), f"oci-archive:{partial}:{reference}"],
+            what="writing the image",
+        )
         partial.rename(archive)
-        say(f"image {name_of(target)}: {archive.stat().st_size / 1e6:.0f} MB compressed")
+        say(f"image {name_of(target)}: {archive.stat().st_size / 1e6:.0f} MB")
     marker.write_text(key)
     return archives
 

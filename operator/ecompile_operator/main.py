@@ -170,6 +170,7 @@ async def _watch_our_kinds(registry: kopf.OperatorRegistry, settings: Settings, 
     """Kopf takes the signal handlers over while it runs, and returns on SIGTERM: then the process is to end."""
     await kopf.operator(
         registry=registry,
+        identity=settings.pod_name,  # type: ignore[arg-type]  # a NewType of str that Kopf does not export
         standalone=True,
         clusterwide=not settings.watch_namespaces,
         namespaces=settings.watch_namespaces,
