@@ -33,6 +33,8 @@ from .observed import JobPhase, ObservedModule, ObservedPod, PodAlert, PodReport
 
 POLL_SECONDS = 1.0
 """How often a rollout step is judged; pods report once a second."""
+FRESH_SECONDS = 30.0
+"""For this long after a promotion its figures are looked at more often."""
 ROLLBACK_WARN_SECONDS = 60.0
 """A rollback that a live pod has not acknowledged by then is shown as a warning; the pod's mounted ConfigMap and its
 own breaker work meanwhile."""
@@ -166,7 +168,8 @@ def advance_module(draft: Draft, module: ObservedModule) -> CompiledModuleStatus
         case Stage.SHADOW | Stage.CANARY:
             return _judge_step(draft, module)
         case Stage.PROMOTED:
-            draft.wakes.append(draft.now + timedelta(seconds=10 * POLL_SECONDS))
+            fresh = seconds_since(rollout.since, draft.now) < FRESH_SECONDS
+            draft.wakes.append(draft.now + timedelta(seconds=POLL_SECONDS * (2 if fresh else 10)))
             return status
         case Stage.ROLLING_BACK:
             return _finish_rollback(draft, module)

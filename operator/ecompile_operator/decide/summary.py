@@ -169,7 +169,8 @@ def coverage(draft: Draft) -> tuple[float | None, float | None]:
     for module in draft.of_life(draft.serving.key):
         if draft.stage(module) is not Stage.PROMOTED:
             continue
-        counters = total(reports, module.spec.segment, generation)
+        since = max(generation, draft.modules[module.name].rollout.generation)
+        counters = total(reports, module.spec.segment, since)
         if counters.requests < MIN_REQUESTS_FOR_COVERAGE:
             return draft.observed.status.deterministic_coverage, draft.observed.status.proven_coverage
         share = round(counters.compiled / counters.requests, 2)
