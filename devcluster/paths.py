@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-CACHE = Path(os.environ.get("ECO_CACHE_DIR", Path.home() / ".cache" / "ecompile"))
+CACHE = Path(os.environ.get("ECO_CACHE_DIR", Path.home() / ".cache" / "ecompile" / "devcluster"))
 STATE = Path(os.environ.get("ECO_CLUSTER_DIR", CACHE / "cluster"))
 BIN = CACHE / "bin"
 IMAGES = CACHE / "images"
