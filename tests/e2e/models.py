@@ -50,20 +50,6 @@ def wait_stage(cluster: Cluster, model: str, stage: str, *, seconds: float = 180
     return module
 
 
-def wait_message(cluster: Cluster, model: str, text: str, *, seconds: float = 120) -> Manifest:
-    """Wait until the model's status message contains `text`; returns the status."""
-
-    def found() -> Manifest | None:
-        status: Manifest = cluster.model(model).get("status", {})
-        return status if text in status.get("message", "") else None
-
-    try:
-        status: Manifest = wait_for(f"{model} saying {text!r}", found, seconds=seconds)
-    except ClusterError as error:
-        raise ClusterError(f"{error}; it says {cluster.model(model).get('status', {}).get('message')!r}") from error
-    return status
-
-
 def wait_serving(cluster: Cluster, model: str, *, replicas: int = 1, seconds: float = 180) -> None:
     """Wait until the pods are ready."""
     wait_for(
