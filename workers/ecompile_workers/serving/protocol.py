@@ -81,7 +81,7 @@ def _rows(tensor: dict[str, Any], expected: PlanTensor) -> Rows:
     name, shape, datatype = tensor.get("name"), tensor.get("shape"), tensor.get("datatype")
     if name != expected.name:
         raise DataError(Code.REQUEST_INVALID, f"inputs[0].name is {_show(name)}; the model takes {expected.name!r}.")
-    if datatype not in NUMERIC:
+    if not isinstance(datatype, str) or datatype not in NUMERIC:
         raise DataError(
             Code.REQUEST_INVALID,
             f"inputs[0].datatype is {_show(datatype)}; send FP32, FP64 or an integer type.",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +70,29 @@ def compiled(segments: int, index: int, scale: float) -> tuple[CompiledSegment, 
     return compile_graph(graph, guard, levels=[LEVEL]), guard
 
 
+POISONED = f"""
+#include <stdint.h>
+int eco_run(const float *x, float *y, int64_t n, void *scratch, uint32_t *reason) {{
+  for (int64_t i = 0; i < n * {OUTPUTS}; i++) y[i] = x[0] > 2.0f ? __builtin_nanf("") : 0.0f;
+  return *reason = 0;
+}}
+const char *eco_meta(void) {{
+  return "{{\\"abi\\":1,\\"inputs\\":{INPUTS},\\"outputs\\":{OUTPUTS},\\"max_rows\\":64,"
+         "\\"scratch_bytes\\":64,\\"level\\":\\"{LEVEL}\\"}}";
+}}
+"""
+
+
+@functools.cache
+def poisoned_library() -> bytes:
+    """A module that keeps the ABI and gives NaN."""
+    with tempfile.TemporaryDirectory() as directory:
+        library = Path(directory) / "poisoned.so"
+        command = ["gcc", "-shared", "-fPIC", "-O1", "-x", "c", "-", "-o", str(library)]
+        subprocess.run(command, input=POISONED.encode(), check=True, timeout=60)
+        return library.read_bytes()
+
+
 @dataclass(frozen=True)
 class World:
     """Artifacts in a directory."""
@@ -85,8 +110,11 @@ class World:
     def bundle(
         self, *, segment: int = 0, scale: float = 1.0, key: Ed25519PrivateKey = KEY, alter: bool = False, **meta: object
     ) -> tuple[str, str]:
-        """URI and digest of a signed bundle; `scale` perturbs its weights, `alter` breaks it after signing."""
+        """URI and digest of a signed bundle; `scale` perturbs its weights, `poisoned` gives NaN where x[0] > 2,
+        `alter` breaks it after signing."""
         code, guard = compiled(self.segments, segment, scale)
+        if poisoned:
+            code = CompiledSegment(sources={LEVEL: POISONED}, libraries={LEVEL: poisoned_library()}, macs=code.macs)
         content = write_bundle(
             graph=graphs(self.segments, scale=scale)[segment],
             compiled=code,
