@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from . import inside
@@ -109,14 +110,14 @@ def load(archive: Path) -> str:
         )
 
 
-def load_all() -> int:
-    """Import every archive of the cache, once containerd answers; returns how many."""
+def load_all(*, gone: Callable[[], bool]) -> int:
+    """Import every archive of the cache, once containerd answers; returns how many. None where the node is gone."""
     wait_until(
-        _containerd_answers,
+        lambda: _containerd_answers() or gone(),
         seconds=IMPORT_SECONDS,
         otherwise=lambda: f"containerd did not answer after {IMPORT_SECONDS} s; see {LOGS}/containerd.log.",
     )
-    archives = sorted(IMAGES.glob("*.tar"))
+    archives = [] if gone() else sorted(IMAGES.glob("*.tar"))
     for archive in archives:
         load(archive)
     return len(archives)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import cgroups, configuration, images, inside, network, pki, teardown, volumes
@@ -95,12 +95,12 @@ def _start() -> None:
     process = _spawn()
     PID_FILE.write_text(f"{process.pid}\n")
     with ThreadPoolExecutor(max_workers=1) as pool:
-        importing = pool.submit(images.load_all)
+        importing = pool.submit(images.load_all, gone=lambda: process.poll() is not None)
         _wait(process, "API server", ready)
         _wait(process, "node", _node_ready)
         kubectl("apply", "--server-side", "-f", "-", stdin=volumes.manifests())
         _wait(process, "default service account", _service_account)
-        _finish(importing)
+        say(f"{importing.result()} images imported")
 
 
 def _write_files() -> None:
@@ -156,10 +156,6 @@ def _wait(process: subprocess.Popen[bytes], what: str, condition: Callable[[], b
         otherwise=lambda: f"the {what} was not ready after {START_SECONDS} s; the logs are in {LOGS}.",
     )
     say(f"{what} ready")
-
-
-def _finish(importing: Future[int]) -> None:
-    say(f"{importing.result(timeout=START_SECONDS)} images imported")
 
 
 def kubectl(*arguments: str, stdin: str | None = None) -> str:
