@@ -49,7 +49,7 @@ class Adopter:
         self._identity = identity
         self._changed = changed
         self._retry_seconds = retry_seconds
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._loading: dict[int, asyncio.Task[None]] = {}
         self._newest = 0
         self.refusal: Refusal | None = None
         self.adopted = asyncio.Event()
@@ -57,7 +57,7 @@ class Adopter:
 
     def offer(self, table: RoutingTable) -> None:
         """Take the table if it is for this pod and newer; `changed` is called once the answer is known."""
-        if not self._wanted(table):
+        if table.generation in self._loading or not self._wanted(table):
             return
         self._newest = max(self._newest, table.generation)
         routes = [route for route in table.segments if route.mode is not RouteMode.NEURAL]
@@ -65,13 +65,13 @@ class Adopter:
             self._swap(table, {})
             return
         task = asyncio.get_running_loop().create_task(self._load(table, routes))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._loading[table.generation] = task
+        task.add_done_callback(lambda _: self._loading.pop(table.generation))
 
     @property
     def loading(self) -> bool:
         """Whether a table is waiting for its modules."""
-        return bool(self._tasks)
+        return bool(self._loading)
 
     def refuse_malformed(self, generation: int, error: EcompileError) -> None:
         """A table that could not be read."""
@@ -79,9 +79,10 @@ class Adopter:
 
     async def close(self) -> None:
         """Stop loading."""
-        for task in tuple(self._tasks):
+        tasks = tuple(self._loading.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _wanted(self, table: RoutingTable) -> bool:
         current = self._bridge.state.generation

@@ -32,6 +32,10 @@ BACKOFF_FIRST_SECONDS = 0.2
 BACKOFF_LAST_SECONDS = 5.0
 CONNECT_SECONDS = 5.0
 """Time for a connection to be up before it counts as failed."""
+KEEPALIVE_MILLISECONDS = 330_000
+"""Above the 5 minutes that a gRPC server grants between pings before it closes the connection (too_many_pings)."""
+DEAD_PEER_MILLISECONDS = 5_000
+"""With keepalive on, gRPC sets TCP_USER_TIMEOUT to this: a report each second finds a vanished peer in this time."""
 KINDS = {
     AlertKind.BREAKER: control_pb2.BREAKER,
     AlertKind.DRIFT: control_pb2.DRIFT,
@@ -114,10 +118,10 @@ class ControlClient:
         except OSError as error:
             raise ResourceError(Code.CONTROL_UNAVAILABLE, f"{error.filename} cannot be read: {error}.") from error
         options: list[tuple[str, str | int]] = [
-            ("grpc.keepalive_time_ms", 10_000),
-            ("grpc.keepalive_timeout_ms", 5_000),
-            ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.keepalive_time_ms", KEEPALIVE_MILLISECONDS),
+            ("grpc.keepalive_timeout_ms", DEAD_PEER_MILLISECONDS),
             ("grpc.enable_retries", 0),
+            ("grpc.use_local_subchannel_pool", 1),  # waits between connections are ours, not remembered by gRPC
         ]
         if self._settings.control_server_name:
             options.append(("grpc.ssl_target_name_override", self._settings.control_server_name))

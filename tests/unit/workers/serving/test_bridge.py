@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ecompile_crds.errors import DataError, ModelError
-from ecompile_crds.routing import RouteMode
+from ecompile_crds.routing import RouteMode, SegmentRoute
 from ecompile_workers.serving.breaker import AlertKind
 from ecompile_workers.serving.bridge import Served
 from ecompile_workers.serving.local import LocalPod
@@ -30,11 +30,11 @@ def pod(world: World) -> Iterator[LocalPod]:
     made.close()
 
 
-def routes(world: World, mode: RouteMode, *, weight: float = 0.0, compare: float = 0.0) -> tuple:  # type: ignore[type-arg]
+def routes(world: World, mode: RouteMode, *, weight: float = 0.0, compare: float = 0.0) -> tuple[SegmentRoute, ...]:
     return tuple(world.route(mode, segment=index, weight=weight, compare=compare) for index in range(world.segments))
 
 
-def break_module(pod: LocalPod, run: object) -> None:
+def break_module(pod: LocalPod, run: Callable[[Rows, Rows], int]) -> None:
     """Put a module with another `run` into the first segment of the state in force."""
     state = pod.bridge.state
     first = state.segments[0]
@@ -44,7 +44,7 @@ def break_module(pod: LocalPod, run: object) -> None:
         digest="",
         run=run,
         outputs=first.module.outputs,
-        function=first.module.function,  # type: ignore[arg-type]
+        function=first.module.function,
     )
     pod.bridge._state = replace(state, segments=(replace(first, module=module), *state.segments[1:]))
 

@@ -108,7 +108,14 @@ class World:
         return self.uri("plan.json")
 
     def bundle(
-        self, *, segment: int = 0, scale: float = 1.0, key: Ed25519PrivateKey = KEY, alter: bool = False, **meta: object
+        self,
+        *,
+        segment: int = 0,
+        scale: float = 1.0,
+        key: Ed25519PrivateKey = KEY,
+        alter: bool = False,
+        poisoned: bool = False,
+        **meta: object,
     ) -> tuple[str, str]:
         """URI and digest of a signed bundle; `scale` perturbs its weights, `poisoned` gives NaN where x[0] > 2,
         `alter` breaks it after signing."""
