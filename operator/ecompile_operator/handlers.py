@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
 from typing import Any
 
 import kopf
@@ -9,6 +11,15 @@ from ecompile_crds.names import GROUP, VERSION
 
 from .kube.client import load_configuration
 from .observe.cache import Cache
+
+
+class EndlessBackoff:
+    """Waits between attempts, without end: by default Kopf gives up on the API server and ends the operator."""
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (0.2, 0.5, 1.0, 2.0)
+        while True:
+            yield 5.0 * random.uniform(0.5, 1.0)
 
 
 def register(registry: kopf.OperatorRegistry, cache: Cache) -> None:
@@ -34,7 +45,7 @@ def register(registry: kopf.OperatorRegistry, cache: Cache) -> None:
         settings.posting.enabled = False
         settings.watching.server_timeout = 240
         settings.watching.client_timeout = 270
-        settings.networking.error_backoffs = [0.2, 0.5, 1, 2, 5, 10]
+        settings.networking.error_backoffs = EndlessBackoff()
 
     @kopf.on.event(GROUP, VERSION, "hybridmodels", registry=registry)
     def model_changed(type: str | None, body: kopf.Body, **_: Any) -> None:
