@@ -13,7 +13,7 @@ SLOTS = 254
 
 
 def slot_of(state: str, default: str) -> int:
-    """0 for the default directory, else 1 to 254; two directories can share one, which `up` notices."""
+    """0 for the default directory, else 1 to 254. Two directories can share one; `network.check_owner` notices."""
     return 0 if state == default else 1 + zlib.crc32(state.encode()) % SLOTS
 
 

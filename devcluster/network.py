@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .addresses import HOST_ADDRESS, HOST_LINK, LINK_PREFIX, NAME, NODE_ADDRESS, POD_RANGE, SERVICE_RANGE
 from .console import DevclusterError, run
+from .paths import STATE
 
 NAMESPACE = Path("/run/netns") / NAME
 NAMESPACES_MOUNT = NAMESPACE.parent
@@ -29,6 +30,7 @@ def make() -> None:
     for command in (
         ["ip", "netns", "add", NAME],
         ["ip", "link", "add", HOST_LINK, "type", "veth", "peer", "name", LINK_INSIDE, "netns", NAME],
+        ["ip", "link", "set", HOST_LINK, "alias", STATE],
         ["ip", "address", "add", f"{HOST_ADDRESS}/{LINK_PREFIX}", "dev", HOST_LINK],
         ["ip", "link", "set", HOST_LINK, "up"],
         [*inside, "link", "set", "lo", "up"],
@@ -41,14 +43,30 @@ def make() -> None:
         run(command, what=what)
 
 
+def check_owner() -> None:
+    """The link tells by its alias whose it is: nothing is done to a cluster of another directory.
+
+    Raises DevclusterError where this cluster's names and addresses are another's.
+    """
+    alias = Path("/sys/class/net") / HOST_LINK / "ifalias"
+    if not alias.exists():
+        return
+    owner = alias.read_text().strip()
+    if owner != str(STATE):
+        whose = f"the cluster in {owner}" if owner else "something else"
+        raise DevclusterError(
+            f"{whose} has the network link {HOST_LINK}, which this cluster ({STATE}) needs. "
+            "End that one, or set ECO_CLUSTER_DIR to another empty directory."
+        )
+
+
 def _check_free() -> None:
     routes = json.loads(run(["ip", "-json", "route", "show"], what="reading routes"))
     taken = {str(route.get("dst")): str(route.get("dev")) for route in routes}
     for wanted in (SERVICE_RANGE, POD_RANGE):
         if wanted in taken:
             raise DevclusterError(
-                f"{wanted} is routed to {taken[wanted]} already, perhaps by another cluster; "
-                "choose another directory with ECO_CLUSTER_DIR, or end the other one."
+                f"{wanted} is routed to {taken[wanted]} already; set ECO_CLUSTER_DIR to another empty directory."
             )
 
 

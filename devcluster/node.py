@@ -40,8 +40,9 @@ def require_root() -> None:
 
 
 def is_running() -> bool:
-    """Whether the node's processes are there."""
-    return teardown.node_process() is not None
+    """Whether the node's process 1 is there."""
+    outermost = teardown.node_process()
+    return outermost is not None and teardown.init_process(outermost) is not None
 
 
 def ready() -> bool:
@@ -56,10 +57,10 @@ def up() -> None:
     """
     require_root()
     with exclusive(NAME):
-        if is_running() and ready():
+        _check_ours()
+        if is_running() and _comes_back():
             say(f"the cluster is up already; KUBECONFIG={KUBECONFIG}")
             return
-        _check_state_directory()
         teardown.tear_down()
         try:
             _start()
@@ -73,16 +74,32 @@ def down() -> None:
     """End everything and leave nothing behind."""
     require_root()
     with exclusive(NAME):
-        _check_state_directory()
+        _check_ours()
         say("ending the cluster" if is_running() else "no cluster is running; removing what is left of one")
         teardown.tear_down()
     say("down; nothing of the cluster is left")
 
 
-def _check_state_directory() -> None:
-    """Its content is deleted, so it must be ours."""
+def _check_ours() -> None:
+    """What is about to be killed and deleted must be this cluster's.
+
+    Raises DevclusterError where it is not.
+    """
+    network.check_owner()
     if STATE.exists() and any(STATE.iterdir()) and not KEYS.is_dir() and not LOGS.is_dir():
-        raise DevclusterError(f"{STATE} has files in it that are not a cluster's; choose an empty ECO_CLUSTER_DIR.")
+        raise DevclusterError(f"{STATE} has files in it that are not a cluster's; set ECO_CLUSTER_DIR to an empty one.")
+
+
+def _comes_back() -> bool:
+    """Whether a running node's API server answers, or does so when it is not paused any more."""
+    if ready():
+        return True
+    try:
+        resume_api()
+    except DevclusterError as error:
+        say(f"{error} Starting anew.")
+        return False
+    return True
 
 
 def _start() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-CACHE = Path(os.environ.get("ECO_CACHE_DIR") or Path.home() / ".cache" / "ecompile").absolute()
-DEFAULT_STATE = CACHE / "cluster"
-STATE = Path(os.environ.get("ECO_CLUSTER_DIR") or DEFAULT_STATE).absolute()
+DEFAULT_CACHE = Path.home() / ".cache" / "ecompile"
+CACHE = Path(os.environ.get("ECO_CACHE_DIR") or DEFAULT_CACHE).absolute()
+DEFAULT_STATE = DEFAULT_CACHE / "cluster"
+STATE = Path(os.environ.get("ECO_CLUSTER_DIR") or CACHE / "cluster").absolute()
 BIN = CACHE / "bin"
 IMAGES = CACHE / "images"
 """OCI archives directly in here are imported whenever a cluster starts."""
