@@ -184,7 +184,7 @@ class TestCluster:
 
     def test_tiny_volume_is_full_after_one_mebibyte(self, cluster: Cluster) -> None:
         cluster.apply(volume_claim("small", "tiny"))
-        printed = cluster.run_job("too-much", "head -c 2M /dev/zero >/volume/file 2>&1 || true", claim="small")
+        printed = cluster.run_job("too-much", "head -c 2M /dev/zero 2>&1 >/volume/file || true", claim="small")
         assert "No space left on device" in printed
 
     def test_pod_security_standard_is_enforced(self, cluster: Cluster) -> None:
