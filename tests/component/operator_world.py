@@ -110,7 +110,8 @@ class World:
                 }
             ],
         }
-        self.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]})
+        spec = {"serviceAccountName": "default", **template["spec"]}
+        self.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
         found = self.get("pod", namespace, name)
         assert found is not None
         return found
@@ -145,7 +146,8 @@ class World:
             )
         condition = {"status": "True", "lastProbeTime": now, "lastTransitionTime": now}
         started = {"startTime": now, "conditions": [{"type": "SuccessCriteriaMet", **condition}]}
-        indexes = {"completedIndexes": ",".join(map(str, sorted(results)))} if "Indexed" in str(job["spec"]) else {}
+        indexed = job["spec"]["completionMode"] == "Indexed"
+        indexes = {"completedIndexes": ",".join(map(str, sorted(results)))} if indexed else {}
         self.patch_status("job", namespace, name, {**started, "succeeded": len(results), **indexes})
         ended_job = {
             "completionTime": now,
