@@ -76,7 +76,7 @@ class App:
             if scope["path"] in self._infer_paths and scope["method"] == "POST":
                 status, kind, body = 200, JSON, await self._infer(scope, receive)
             else:
-                status, kind, body = self._get(scope["path"], scope["method"])
+                status, kind, body = self._other(scope["path"], scope["method"])
         except EcompileError as error:
             status, kind, body = self._failed(error)
         except Exception:
@@ -123,16 +123,11 @@ class App:
             raise ResourceError(Code.OVERLOADED, "the model is still loading; try again.", retry_after_seconds=1.0)
         return self._bridge
 
-    def _get(self, path: str, method: str) -> tuple[int, bytes, bytes]:
-        if method not in ("GET", "HEAD"):
-            if path in self._infer_paths or not path.startswith("/v2/models/") or not path.endswith("/infer"):
-                return (
-                    405,
-                    JSON,
-                    render_error(DataError(Code.REQUEST_INVALID, f"{method} is not allowed here.")),
-                )
-        elif path in self._infer_paths:
-            return 405, JSON, render_error(DataError(Code.REQUEST_INVALID, "infer takes POST."))
+    def _other(self, path: str, method: str) -> tuple[int, bytes, bytes]:
+        allowed = ("POST",) if path.startswith("/v2/models/") and path.endswith("/infer") else ("GET", "HEAD")
+        if method not in allowed:
+            error = DataError(Code.REQUEST_INVALID, f"{method} is not allowed here; use {allowed[0]}.")
+            return 405, JSON, render_error(error)
         up = self.ready and not self.draining
         match path.split("/")[1:]:
             case ["v2", "health", "live"]:
