@@ -95,7 +95,9 @@ def channel(world: World, started: Operator) -> grpc.Channel:
 
 def profile_result() -> JobResult:
     segments = (SegmentReport(index=0, name="dense", compilable=True, macs=100),)
-    return JobResult(profile=ProfileReport(source_digest=DIGEST, plan_uri="file:///artifacts/p.json", segments=segments))
+    return JobResult(
+        profile=ProfileReport(source_digest=DIGEST, plan_uri="file:///artifacts/p.json", segments=segments)
+    )
 
 
 def distill_result() -> JobResult:
