@@ -43,7 +43,7 @@ from tests.unit.workers.serving.world import (
 
 TOKEN = "a-projected-token"
 SERVER_NAME = "operator.test"
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 90.0
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = WAIT_SECONDS) -> None:
