@@ -43,12 +43,16 @@ class Health:
         try:
             await web.TCPSite(runner, None, port).start()
             while True:
-                self._tick = self._clock()
-                if self.answers() != self._answers:
-                    self._answers, self._answered_at = self.answers(), self._tick
+                self.tick()
                 await asyncio.sleep(TICK_SECONDS)
         finally:
             await runner.cleanup()
+
+    def tick(self) -> None:
+        """The event loop is alive."""
+        self._tick = self._clock()
+        if self.answers() != self._answers:
+            self._answers, self._answered_at = self.answers(), self._tick
 
     def trouble(self) -> str:
         """Why the process should be restarted; empty where it is well.

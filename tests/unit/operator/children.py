@@ -49,12 +49,14 @@ def model(*, version: int = 1, name: str = "net", status: Manifest | None = None
     }
 
 
-def job(name: str = "net-distill-1", *, kind: str = "distill", completions: int = 1, **status: Any) -> Manifest:
+def job(
+    name: str = "net-distill-1", *, kind: str = "distill", completions: int = 1, status: Manifest | None = None
+) -> Manifest:
     labels = {"ecompile.dev/job": kind, "ecompile.dev/life": "life1"}
-    return {**child(name, labels=labels), "spec": {"completions": completions}, "status": status}
+    return {**child(name, labels=labels), "spec": {"completions": completions}, "status": status or {}}
 
 
-def ended(type_: str, reason: str = "", message: str = "") -> dict[str, list[Manifest]]:
+def ended(type_: str, reason: str = "", message: str = "") -> Manifest:
     return {"conditions": [{"type": type_, "status": "True", "reason": reason, "message": message}]}
 
 

@@ -16,7 +16,7 @@ BAD = JobResult(failure=Failure(code=Code.CRASHED, message="it broke", retryable
 
 def test_results_are_read_by_completion_index() -> None:
     pods = [pod("a", index=0, result=GOOD), pod("b", index=1, result=BAD)]
-    found = observe_job(job(completions=2, **ended("Complete")), pods)
+    found = observe_job(job(completions=2, status=ended("Complete")), pods)
     assert found is not None
     assert found.phase is JobPhase.SUCCEEDED
     assert found.results == {0: GOOD, 1: BAD}
@@ -28,13 +28,13 @@ def test_a_success_outweighs_failed_attempts_of_its_index() -> None:
         pod("first", result=BAD, created="2026-01-01T00:00:01Z"),
     ]
     for order in (pods, pods[::-1]):
-        found = observe_job(job(**ended("Complete")), order)
+        found = observe_job(job(status=ended("Complete")), order)
         assert found is not None and found.results == {0: GOOD}
 
 
 @pytest.mark.parametrize("message", ["", "Killed", "{}", '{"profile": 7}', "[1]"])
 def test_a_message_that_is_no_result_is_ignored(message: str) -> None:
-    found = observe_job(job(**ended("Failed", "BackoffLimitExceeded", "too often")), [pod("a", result=message)])
+    found = observe_job(job(status=ended("Failed", "BackoffLimitExceeded", "too often")), [pod("a", result=message)])
     assert found is not None
     assert (found.phase, found.reason, found.message) == (JobPhase.FAILED, "BackoffLimitExceeded", "too often")
     assert found.results == {}
@@ -42,7 +42,7 @@ def test_a_message_that_is_no_result_is_ignored(message: str) -> None:
 
 def test_a_job_killed_for_memory_says_so() -> None:
     killed = pod("a", phase="Failed", result="", reason="OOMKilled")
-    found = observe_job(job(**ended("Failed", "BackoffLimitExceeded")), [killed])
+    found = observe_job(job(status=ended("Failed", "BackoffLimitExceeded")), [killed])
     assert found is not None and found.reason == "OOMKilled"
 
 
@@ -86,7 +86,7 @@ def test_a_job_that_is_not_ours_is_ignored() -> None:
 
 
 def test_a_finished_job_lacks_results_until_every_index_is_known() -> None:
-    finished = job(completions=2, **ended("Complete"))
+    finished = job(completions=2, status=ended("Complete"))
     assert lacks_results(finished, [pod("a", index=0, result=GOOD)])
     assert not lacks_results(finished, [pod("a", index=0, result=GOOD), pod("b", index=1, result=GOOD)])
     assert not lacks_results(job(), [])
