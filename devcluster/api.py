@@ -171,13 +171,7 @@ def stop_directory(directory: Path) -> None:
             raise DevclusterError(f"{directory} has files in it that are not an API server's; choose another.")
         return
     for number in json.loads(described.read_text())["pids"].values():
-        if _is_ours(number, directory.absolute()):
-            os.kill(number, signal.SIGKILL)
-            wait_until(
-                lambda number=number: not _is_ours(number, directory.absolute()),  # type: ignore[misc]  # binds now
-                seconds=10,
-                otherwise=lambda: f"a process of the API server in {directory} does not end.",
-            )
+        _end(number, directory.absolute())
     for name in MADE:
         path = directory / name
         if path.is_dir():
@@ -186,6 +180,17 @@ def stop_directory(directory: Path) -> None:
             path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # a test may keep files of its own beside it
         directory.rmdir()
+
+
+def _end(number: int, directory: Path) -> None:
+    """Kill a process of the server in that directory, and wait for its end."""
+    if _is_ours(number, directory):
+        os.kill(number, signal.SIGKILL)
+    wait_until(
+        lambda: not _is_ours(number, directory),
+        seconds=10,
+        otherwise=lambda: f"process {number} of the API server in {directory} does not end.",
+    )
 
 
 def _is_ours(number: int, directory: Path) -> bool:
