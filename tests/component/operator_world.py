@@ -13,14 +13,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from devcluster import paths
-from devcluster.api import ApiServer
 from ecompile_crds.jobs import JobResult
 from ecompile_crds.names import TOKEN_AUDIENCE
+
+from devcluster import paths
+from devcluster.api import ApiServer
 
 ROOT = Path(__file__).parents[2]
 SYSTEM = "ecompile-system"
 Manifest = dict[str, Any]
+Manifests = list[Manifest]
 Found = TypeVar("Found")
 
 
@@ -72,15 +74,18 @@ class World:
 
     def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         text = self.kubectl("get", kind, name, "-n", namespace, "-o", "json", "--ignore-not-found", check=False)
-        return json.loads(text) if text else None
+        found: Manifest | None = json.loads(text) if text else None
+        return found
 
-    def list(self, kind: str, namespace: str, labels: str = "") -> list[Manifest]:
+    def list(self, kind: str, namespace: str, labels: str = "") -> Manifests:
         text = self.kubectl("get", kind, "-n", namespace, "-l", labels, "-o", "json", check=False)
-        return json.loads(text)["items"] if text else []
+        found: Manifests = json.loads(text)["items"] if text else []
+        return found
 
     def status(self, namespace: str, name: str) -> Manifest:
         model = self.get("hybridmodel", namespace, name)
-        return (model or {}).get("status", {})
+        status: Manifest = (model or {}).get("status", {})
+        return status
 
     def job(self, namespace: str, kind: str) -> Manifest:
         """The one Job of a kind, once it exists."""
@@ -183,7 +188,7 @@ class World:
         uid = f"--bound-object-uid={pod['metadata']['uid']}"
         return self.kubectl("create", "token", "default", "-n", namespace, "--audience", audience, *bound, uid).strip()
 
-    def events(self, namespace: str, reason: str) -> list[Manifest]:
+    def events(self, namespace: str, reason: str) -> Manifests:
         return [e for e in self.list("events", namespace) if e["reason"] == reason]
 
 
@@ -211,7 +216,7 @@ class Operator:
                 stderr=sink,
             )
 
-    def lines(self) -> list[Manifest]:
+    def lines(self) -> Manifests:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
     def says(self, text: str) -> Manifest | None:
@@ -245,7 +250,11 @@ def operator(world: World, directory: Path, name: str = "operator-0") -> Iterato
         raise
     finally:
         if started.process.poll() is None:
-            started.kill()
+            started.process.terminate()  # gives its lease up, so that the next test need not wait for it to run out
+            try:
+                started.process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                started.kill()
 
 
 def hybrid_model(namespace: str, name: str, **spec: Any) -> Manifest:

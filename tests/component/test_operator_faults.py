@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from devcluster.api import ApiServer
 
 from .operator_world import SYSTEM, Manifest, World, eventually, hybrid_model, operator
@@ -23,6 +24,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def stalled(world: World, namespace: str, name: str) -> Manifest | None:
     status = world.status(namespace, name)
     return status if status.get("phase") == "Stalled" else None
+
+
+def only_event(world: World, namespace: str, reason: str) -> Manifest:
+    """The first Event with that reason, once it exists."""
+
+    def look() -> Manifest | None:
+        return next(iter(world.events(namespace, reason)), None)
+
+    return eventually(f"{reason} event", look)
 
 
 def test_the_operator_goes_on_after_the_api_server_was_away(world: World, tmp_path: Path) -> None:
@@ -83,16 +93,21 @@ def test_a_leader_that_died_is_replaced_after_its_lease(world: World, tmp_path: 
 def test_a_bad_object_is_explained_and_does_not_stop_others(world: World, tmp_path: Path) -> None:
     namespace = world.namespace()
     with operator(world, tmp_path):
-        world.apply(hybrid_model(namespace, "a" * 41))
-        broken = hybrid_model(namespace, "broken")
-        broken["spec"]["jobs"] = {"template": {"resources": {"limits": {"memory": "lots"}}}}
+        refused = hybrid_model(namespace, "refused")
+        refused["spec"]["jobs"] = {"template": {"resources": {"limits": {"memory": "lots"}}}}
+        world.apply(refused)
+        broken = hybrid_model(namespace, "broken", suspend=True)
         world.apply(broken)
+        world.patch_status("hybridmodel", namespace, "broken", {"routing": {"generation": 3, "tableJson": "scribble"}})
         world.apply(hybrid_model(namespace, "good"))
         eventually("Job of the good one", lambda: world.list("jobs", namespace, "ecompile.dev/model=good") or None)
-        status = eventually("stalled", lambda: stalled(world, namespace, "a" * 41))
-        assert status["message"].startswith("metadata.name: 41 characters")
-        event = eventually("event", lambda: next(iter(world.events(namespace, "ApplyFailed")), None))
-        assert "quantities must match" in event["message"]
+        for reason, name, words in (
+            ("ApplyFailed", "refused", "quantities must match"),
+            ("InternalError", "broken", "tries again"),
+        ):
+            event = only_event(world, namespace, reason)
+            assert event["involvedObject"]["name"] == name
+            assert words in event["message"]
 
 
 def test_a_service_of_someone_else_is_left_alone_until_it_is_gone(world: World, tmp_path: Path) -> None:

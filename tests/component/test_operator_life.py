@@ -11,7 +11,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-from devcluster.api import ApiServer
 from ecompile_crds import audit
 from ecompile_crds.control import control_pb2, control_pb2_grpc
 from ecompile_crds.evidence import Evidence, EvidenceKind
@@ -23,6 +22,8 @@ from ecompile_crds.jobs import (
     ValidateReport,
 )
 from ecompile_crds.routing import RouteMode, RoutingTable
+
+from devcluster.api import ApiServer
 
 from .operator_world import SYSTEM, Manifest, Operator, World, eventually, hybrid_model, operator
 
@@ -73,7 +74,7 @@ class ServingPod:
     def _run(self) -> None:
         stub = control_pb2_grpc.ControlStub(self.channel)
         try:
-            for message in stub.Attach(self._reports(), metadata=[("authorization", f"Bearer {self.token}")]):
+            for message in stub.Attach(self._reports(), metadata=bearer(self.token)):
                 self.table = RoutingTable.model_validate_json(message.table_json)
                 self.tables.append(self.table)
         except grpc.RpcError:
@@ -83,6 +84,11 @@ class ServingPod:
         self._stop.set()
         self.channel.close()
         self._thread.join(timeout=5)
+
+
+def bearer(token: str) -> tuple[tuple[str, str | bytes], ...]:
+    """Metadata of a call with a token."""
+    return (("authorization", f"Bearer {token}"),)
 
 
 def channel(world: World, started: Operator) -> grpc.Channel:
@@ -227,11 +233,12 @@ def test_the_control_stream_refuses_strangers(world: World, tmp_path: Path) -> N
         stub = control_pb2_grpc.ControlStub(channel(world, started))
 
         def refused(token: str | None, **changes: str) -> tuple[grpc.StatusCode, str]:
-            report = control_pb2.Report(**{"namespace": namespace, "model": "net", "pod": "net-0", **changes})
-            metadata = [("authorization", f"Bearer {token}")] if token is not None else []
+            place = {"namespace": namespace, "pod": "net-0", **changes}
+            report = control_pb2.Report(model="net", namespace=place["namespace"], pod=place["pod"])
+            metadata = bearer(token) if token is not None else ()
             with pytest.raises(grpc.RpcError) as caught:
                 list(stub.Attach(iter([report]), metadata=metadata, timeout=10))
-            return caught.value.code(), caught.value.details()
+            return caught.value.code(), caught.value.details() or ""
 
         assert refused(None)[0] is grpc.StatusCode.UNAUTHENTICATED
         assert refused("nonsense")[0] is grpc.StatusCode.UNAUTHENTICATED
@@ -251,7 +258,7 @@ def test_progress_of_a_job_is_shown_in_the_status(world: World, tmp_path: Path) 
         step = control_pb2.JobProgress(
             namespace=namespace, model="net", job=job["metadata"]["name"], step="trace", fraction=0.61
         )
-        metadata = [("authorization", f"Bearer {world.token(namespace, pod)}")]
+        metadata = bearer(world.token(namespace, pod))
         assert stub.Progress(iter([step]), metadata=metadata, timeout=10).received == 1
         eventually("progress", lambda: world.status(namespace, "net").get("progress") == "profile trace 60%")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from ecompile_crds.routing import RoutingTable, SegmentRoute
@@ -80,14 +81,15 @@ def test_first_contact_acknowledgement_alert_and_disconnect_wake_the_model() -> 
     stage = Stage()
     queue = stage.hub.attach(KEY, "net-0")
     assert stage.woken == [KEY]
-    for wake in (
-        lambda: stage.report(),
+    steps: list[Callable[[], None]] = [
+        stage.report,
         lambda: stage.report(generation=2),
         lambda: stage.report(generation=2, alerts=(ALERT,)),
         lambda: stage.hub.detach(KEY, queue),
-    ):
+    ]
+    for step in steps:
         stage.woken.clear()
-        wake()
+        step()
         assert stage.woken == [KEY]
     assert stage.hub.attached() == 0
 
