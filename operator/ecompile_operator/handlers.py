@@ -23,7 +23,11 @@ class EndlessBackoff:
 
 
 def register(registry: kopf.OperatorRegistry, cache: Cache) -> None:
-    """Put the handlers into `registry`."""
+    """Put the handlers into `registry`.
+
+    Event handlers are coroutines although they wait for nothing: Kopf runs plain functions in other threads, and
+    cache and queue belong to the event loop's.
+    """
 
     @kopf.on.login(registry=registry)
     def login(**kwargs: Any) -> kopf.ConnectionInfo:
@@ -48,9 +52,9 @@ def register(registry: kopf.OperatorRegistry, cache: Cache) -> None:
         settings.networking.error_backoffs = EndlessBackoff()
 
     @kopf.on.event(GROUP, VERSION, "hybridmodels", registry=registry)
-    def model_changed(type: str | None, body: kopf.Body, **_: Any) -> None:
+    async def model_changed(type: str | None, body: kopf.Body, **_: Any) -> None:
         cache.put_model("deleted" if type == "DELETED" else "applied", dict(body))
 
     @kopf.on.event(GROUP, VERSION, "compiledmodules", registry=registry)
-    def module_changed(type: str | None, body: kopf.Body, **_: Any) -> None:
+    async def module_changed(type: str | None, body: kopf.Body, **_: Any) -> None:
         cache.put_child("CompiledModule", "deleted" if type == "DELETED" else "applied", dict(body))

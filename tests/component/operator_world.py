@@ -195,7 +195,7 @@ class World:
 class Operator:
     """One operator process."""
 
-    def __init__(self, world: World, log: Path, name: str) -> None:
+    def __init__(self, world: World, log: Path, name: str, kubeconfig: Path) -> None:
         self.log = log
         self.name = name
         with log.open("ab") as sink:
@@ -203,7 +203,7 @@ class Operator:
                 [sys.executable, "-m", "ecompile_operator"],
                 env={
                     **os.environ,
-                    "KUBECONFIG": str(world.server.kubeconfig),
+                    "KUBECONFIG": str(kubeconfig),
                     "PYTHONPATH": f"{ROOT / 'crds'}:{ROOT / 'operator'}",
                     "POD_NAME": name,
                     "ECO_NAMESPACE": SYSTEM,
@@ -238,10 +238,13 @@ class Operator:
 
 
 @contextmanager
-def operator(world: World, directory: Path, name: str = "operator-0") -> Iterator[Operator]:
+def operator(
+    world: World, directory: Path, name: str = "operator-0", *, kubeconfig: Path | None = None
+) -> Iterator[Operator]:
     """An operator process for the length of a block; its log is shown where the test fails."""
     world.count += 1
-    started = Operator(world, directory / f"{name}-{world.count}.log", name)
+    log = directory / f"{name}-{world.count}.log"
+    started = Operator(world, log, name, kubeconfig or world.server.kubeconfig)
     try:
         yield started
         assert started.process.poll() in (None, 0, -9), "the operator ended by itself"
