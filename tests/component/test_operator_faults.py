@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from devcluster import build
 from devcluster.api import ApiServer
 
 from .operator_world import SYSTEM, Manifest, World, eventually, hybrid_model, operator
@@ -15,6 +16,7 @@ from .operator_world import SYSTEM, Manifest, World, eventually, hybrid_model, o
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    build.build_all()
     with ApiServer(tmp_path_factory.mktemp("api")) as server:
         found = World(server)
         found.install()

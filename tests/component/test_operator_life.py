@@ -23,6 +23,7 @@ from ecompile_crds.jobs import (
 )
 from ecompile_crds.routing import RouteMode, RoutingTable
 
+from devcluster import build
 from devcluster.api import ApiServer
 
 from .operator_world import SYSTEM, Manifest, Operator, World, eventually, hybrid_model, operator
@@ -35,6 +36,7 @@ BUNDLE = "sha256:" + "b" * 64
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    build.build_all()
     with ApiServer(tmp_path_factory.mktemp("api")) as server:
         found = World(server)
         found.install()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from devcluster import paths
+from devcluster import build, paths
 from devcluster.api import ApiServer
 
 from .operator_world import ROOT, SYSTEM, World, eventually, operator
@@ -20,6 +20,7 @@ ACCOUNT = "ecompile-operator"
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    build.build_all()
     with ApiServer(tmp_path_factory.mktemp("api")) as server:
         found = World(server)
         found.install()
