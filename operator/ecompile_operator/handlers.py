@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
 from typing import Any
 
 import kopf
@@ -11,8 +13,21 @@ from .kube.client import load_configuration
 from .observe.cache import Cache
 
 
+class EndlessBackoff:
+    """Waits between attempts, without end: by default Kopf gives up on the API server and ends the operator."""
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (0.2, 0.5, 1.0, 2.0)
+        while True:
+            yield 5.0 * random.uniform(0.5, 1.0)
+
+
 def register(registry: kopf.OperatorRegistry, cache: Cache) -> None:
-    """Put the handlers into `registry`."""
+    """Put the handlers into `registry`.
+
+    Event handlers are coroutines although they wait for nothing: Kopf runs plain functions in other threads, and
+    cache and queue belong to the event loop's.
+    """
 
     @kopf.on.login(registry=registry)
     def login(**kwargs: Any) -> kopf.ConnectionInfo:
@@ -34,12 +49,12 @@ def register(registry: kopf.OperatorRegistry, cache: Cache) -> None:
         settings.posting.enabled = False
         settings.watching.server_timeout = 240
         settings.watching.client_timeout = 270
-        settings.networking.error_backoffs = [0.2, 0.5, 1, 2, 5, 10]
+        settings.networking.error_backoffs = EndlessBackoff()
 
     @kopf.on.event(GROUP, VERSION, "hybridmodels", registry=registry)
-    def model_changed(type: str | None, body: kopf.Body, **_: Any) -> None:
+    async def model_changed(type: str | None, body: kopf.Body, **_: Any) -> None:
         cache.put_model("deleted" if type == "DELETED" else "applied", dict(body))
 
     @kopf.on.event(GROUP, VERSION, "compiledmodules", registry=registry)
-    def module_changed(type: str | None, body: kopf.Body, **_: Any) -> None:
+    async def module_changed(type: str | None, body: kopf.Body, **_: Any) -> None:
         cache.put_child("CompiledModule", "deleted" if type == "DELETED" else "applied", dict(body))

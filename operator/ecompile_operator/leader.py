@@ -117,6 +117,7 @@ class LeaderElection:
             self._seen = Seen(record, self._clock())
         expired = self._clock() - self._seen.at >= float(held.get("leaseDurationSeconds") or LEASE_SECONDS)
         if holder not in ("", self._identity) and not expired:
+            self._renewed_at = None
             return False
         transitions = int(held.get("leaseTransitions") or 0)
         if holder == self._identity:

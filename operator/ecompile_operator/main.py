@@ -16,15 +16,18 @@ from datetime import UTC, datetime
 import kopf
 from ecompile_crds.errors import EcompileError
 from ecompile_crds.names import LABEL_LEADER, LABEL_MANAGED_BY, MANAGED_BY, TLS_SECRET
+from kubernetes.config import ConfigException
 from prometheus_client import start_http_server
 
 from . import metrics
 from .apply.apply import Applier, NotLeading
+from .apply.events import EventEmitter
 from .apply.trust import TrustKeeper
 from .control.auth import Authenticator
 from .control.hub import Hub
 from .control.server import ControlServicer, start_server
 from .control.tls import ServerIdentity, current_identity, needs_renewal
+from .decide.decide import decide
 from .handlers import register
 from .health import Health
 from .kube.client import KubeClient, load_configuration
@@ -42,6 +45,7 @@ logger = logging.getLogger("ecompile_operator")
 CHILD_KINDS = (JOB, POD, DEPLOYMENT, SERVICE, CONFIGMAP)
 CHILD_LABELS = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
 STATUS_SECONDS = 5.0
+RESYNC_SECONDS = 300.0
 
 
 class JsonFormatter(logging.Formatter):
@@ -98,15 +102,22 @@ def control_names(settings: Settings) -> tuple[str, ...]:
     return tuple(names if not host or host in names else [host, *names])
 
 
-async def prime(client: KubeClient, cache: Cache, settings: Settings) -> None:
-    """Read our two kinds once before deciding anything, so that no decision is made on half the facts."""
+async def read_our_kinds(client: KubeClient, cache: Cache, settings: Settings) -> None:
+    """Read our two kinds: before deciding anything, so that no decision is made on half the facts, and from time to
+    time, because Kopf does not notice what was deleted while its watch was broken."""
     for namespace in settings.watch_namespaces or (None,):
-        models, _ = await client.list(HYBRIDMODEL, namespace)
-        modules, _ = await client.list(COMPILEDMODULE, namespace)
-        for item in modules:
-            cache.put_child(COMPILEDMODULE.kind, "applied", {"kind": COMPILEDMODULE.kind, **item})
-        for item in models:
-            cache.put_model("applied", {"kind": HYBRIDMODEL.kind, **item})
+        for kind in (COMPILEDMODULE, HYBRIDMODEL):
+            found, version = await client.list(kind, namespace)
+            cache.replace_all(kind.kind, found, namespace=namespace, version=version)
+
+
+async def _read_our_kinds_repeatedly(client: KubeClient, cache: Cache, settings: Settings) -> None:
+    while True:
+        await asyncio.sleep(RESYNC_SECONDS)
+        try:
+            await read_our_kinds(client, cache, settings)
+        except KubeError as error:
+            logger.warning("HybridModels not read again: %s", error)
 
 
 async def label_leader(client: KubeClient, settings: Settings, *, leading: bool) -> None:
@@ -120,15 +131,26 @@ async def lead(
     client: KubeClient, settings: Settings, election: LeaderElection, health: Health, stop: asyncio.Event
 ) -> None:
     """Everything a leader does; returns only by an exception or cancellation."""
+    health.starting = True
     identity = await load_identity(client, settings)
     queue: WorkQueue[ModelKey] = WorkQueue(time.monotonic)
     cache = Cache(queue.add)
     hub = Hub(queue.add, utc_now)
-    trust = TrustKeeper(client, ca_certificate=identity.ca_certificate.decode())
+    trust = TrustKeeper(client, ca_certificate=identity.ca_certificate.decode(), clock=time.monotonic)
+    events = EventEmitter(client, cache, instance=settings.pod_name, now=utc_now)
     leading = election.leading if settings.leader_elect else (lambda: True)
-    applier = Applier(client=client, cache=cache, hub=hub, settings=settings, trust=trust, leading=leading, now=utc_now)
+    applier = Applier(
+        client=client, cache=cache, hub=hub, settings=settings, trust=trust, leading=leading, events=events
+    )
     reconciler = Reconciler(
-        cache=cache, hub=hub, queue=queue, applier=applier, now=utc_now, artifacts_uri=settings.artifacts_uri
+        client=client,
+        cache=cache,
+        hub=hub,
+        queue=queue,
+        applier=applier,
+        decide=decide,
+        now=utc_now,
+        artifacts_uri=settings.artifacts_uri,
     )
     watchers = [
         Watcher(
@@ -144,23 +166,26 @@ async def lead(
     servicer = ControlServicer(hub, Authenticator(client, time.monotonic), now=utc_now, leading=leading)
     server, port = await start_server(servicer, identity, settings.control_port)
     logger.info("control stream on port %d", port)
+    health.watch_age = lambda: time.monotonic() - min(w.last_contact for w in watchers)
     registry = kopf.OperatorRegistry()
     register(registry, cache)
     try:
         async with asyncio.TaskGroup() as group:
+            if settings.leader_elect:
+                group.create_task(_hold(election))
             for watcher in watchers:
                 group.create_task(watcher.run())
             for watcher in watchers:
                 await watcher.synced.wait()
-            await prime(client, cache, settings)
+            await read_our_kinds(client, cache, settings)
             await label_leader(client, settings, leading=True)
             metrics.LEADING.set(1)
+            health.starting = False
             logger.info("%d HybridModels known; deciding", len(cache.models))
+            group.create_task(_read_our_kinds_repeatedly(client, cache, settings))
             group.create_task(reconciler.run())
             group.create_task(_watch_our_kinds(registry, settings, stop))
-            group.create_task(_report_status(client, queue, hub, watchers, identity, settings, health))
-            if settings.leader_elect:
-                group.create_task(_hold(election))
+            group.create_task(_report_status(client, queue, hub, identity, settings, health))
     finally:
         await server.stop(grace=1.0)
         metrics.LEADING.set(0)
@@ -187,7 +212,6 @@ async def _report_status(
     client: KubeClient,
     queue: WorkQueue[ModelKey],
     hub: Hub,
-    watchers: list[Watcher],
     identity: ServerIdentity,
     settings: Settings,
     health: Health,
@@ -198,7 +222,7 @@ async def _report_status(
         metrics.QUEUE_AGE.set(queue.oldest_age_seconds())
         metrics.ATTACHED_PODS.set(hub.attached())
         metrics.API_WRITES.set(client.writes)
-        metrics.WATCH_AGE.set(time.monotonic() - max(w.last_contact for w in watchers))
+        metrics.WATCH_AGE.set(health.watch_age())
         if needs_renewal(identity, control_names(settings), utc_now()):
             health.fault = "the control certificate runs out soon; restarting renews it"
         await asyncio.sleep(STATUS_SECONDS)
@@ -215,6 +239,7 @@ async def run(settings: Settings) -> None:
         start_http_server(settings.metrics_port, registry=metrics.REGISTRY)
     probes = asyncio.create_task(health.run(settings.health_port))
     async with KubeClient(load_configuration()) as client:
+        health.answers = lambda: client.answers
         election = LeaderElection(
             client, namespace=settings.namespace, identity=settings.pod_name, clock=time.monotonic
         )
@@ -245,6 +270,8 @@ def _reason(error: BaseException) -> str:
 async def _elect_and_lead(
     client: KubeClient, settings: Settings, election: LeaderElection, health: Health, stop: asyncio.Event
 ) -> None:
+    with contextlib.suppress(KubeError):
+        await label_leader(client, settings, leading=False)  # a container killed while it led left its label behind
     if settings.leader_elect:
         await election.acquire()
     await lead(client, settings, election, health, stop)
@@ -261,7 +288,11 @@ def main() -> None:
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     logging.getLogger("kopf").setLevel(logging.WARNING)
-    asyncio.run(run(settings))
+    try:
+        asyncio.run(run(settings))
+    except ConfigException as error:
+        print(f"ecompile-operator: no cluster to talk to: {error} Run it in a Pod, or set KUBECONFIG.", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ As in client-go: adding a key that waits does nothing; adding one that is being 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import random
 from collections.abc import Callable, Hashable
@@ -87,10 +88,9 @@ class WorkQueue(Generic[Key]):
                 self._active.add(key)
                 return key
             self._wake.clear()
-            try:
-                await asyncio.wait_for(self._wake.wait(), timeout=delay)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._wake.wait()
 
     def done(self, key: Key) -> None:
         """`key` was worked on without a fault."""

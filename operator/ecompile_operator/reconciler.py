@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
+
+from ecompile_crds.names import LABEL_MODEL, audit_configmap
 
 from .apply.apply import Applier, NotLeading
 from .control.hub import Hub
-from .decide.decide import decide
 from .decide.decision import Decision
 from .decide.observed import Observed
-from .kube.errors import Conflict, KubeError
+from .kube.client import KubeClient, find
+from .kube.errors import Conflict, KubeError, NotFound
+from .kube.kinds import COMPILEDMODULE, CONFIGMAP, HYBRIDMODEL, POD, SERVICE
 from .metrics import DECISION_SECONDS, RECONCILE_ERRORS, ROLLBACKS, TIME_TO_NEURAL
 from .observe.cache import Cache, ModelKey
+from .observe.jobs import JOB_LABEL, lacks_results
 from .observe.observe import observe
 from .queue import WorkQueue
 
 logger = logging.getLogger(__name__)
 
+Decide = Callable[[Observed, datetime], Decision]
+
 WORKERS = 8
 """Models worked on at a time; each waits for the API server most of the time."""
+SERVICE_RECHECK = timedelta(seconds=10)
+"""How often to see whether a Service name that someone else holds has become free."""
 
 
 class Reconciler:
@@ -31,19 +40,25 @@ class Reconciler:
     def __init__(
         self,
         *,
+        client: KubeClient,
         cache: Cache,
         hub: Hub,
         queue: WorkQueue[ModelKey],
         applier: Applier,
+        decide: Decide,
         now: Callable[[], datetime],
         artifacts_uri: str,
     ) -> None:
+        self._client = client
         self._cache = cache
         self._hub = hub
         self._queue = queue
         self._applier = applier
+        self._decide = decide
         self._now = now
         self._artifacts_uri = artifacts_uri
+        self._looked_closely: dict[ModelKey, set[str]] = {}
+        """Finished Jobs (uid) whose Pods were read again for a missing result."""
 
     async def run(self) -> None:
         """Work for ever."""
@@ -60,18 +75,21 @@ class Reconciler:
             except NotLeading:
                 self._queue.done(key)
                 raise
-            except Conflict:
-                RECONCILE_ERRORS.labels("conflict").inc()
+            except (Conflict, NotFound) as error:
+                RECONCILE_ERRORS.labels("stale").inc()
+                logger.info("%s/%s: decided on old facts (%s); reading again", *key, error)
+                await self._read_again(key)
                 self._queue.failed(key)
             except KubeError as error:
                 RECONCILE_ERRORS.labels(type(error).__name__).inc()
                 wait = self._queue.failed(key)
                 logger.warning("%s/%s: %s; again in %.1f s", *key, error, wait)
-            except Exception:
+            except Exception as error:
                 # The border between models: a fault in one must not stop the others. It is logged whole and retried.
                 RECONCILE_ERRORS.labels("internal").inc()
-                wait = self._queue.failed(key)
-                logger.exception("%s/%s: internal fault; again in %.1f s", *key, wait)
+                logger.exception("%s/%s: internal fault", *key)
+                await self._tell(key, error)
+                self._queue.failed(key)
             else:
                 self._queue.done(key)
                 if wake_at is not None:
@@ -80,21 +98,70 @@ class Reconciler:
 
     async def reconcile(self, key: ModelKey) -> datetime | None:
         """Observe, decide, apply. Returns when to look again."""
+        await self._complete_results(key)
         versions = self._versions(key)
         observed = observe(self._cache, self._hub, key, artifacts_uri=self._artifacts_uri)
         if observed is None or observed.deleting:
             self._hub.forget(key)
+            self._looked_closely.pop(key, None)
             return None
-        decision = decide(observed, self._now())
+        now = self._now()
+        decision = self._decide(observed, now)
         await self._applier.apply(observed, decision, versions)
         _count(observed, decision)
-        return decision.wake_at
+        wakes = [decision.wake_at] if decision.wake_at is not None else []
+        if observed.spec is not None:
+            name = observed.spec.serving.service_name or observed.name
+            if observed.service_owner is not None:
+                await self._applier.recheck_service(observed.namespace, name)
+                wakes.append(now + SERVICE_RECHECK)
+            if observed.service_owner != self._cache.other_owner(SERVICE.kind, key, name):
+                wakes.append(now)
+        return min(wakes, default=None)
+
+    async def _complete_results(self, key: ModelKey) -> None:
+        """Read the Pods of a finished Job from the server where its results have not come through the watch yet."""
+        pods = self._cache.children(POD.kind, key)
+        looked = self._looked_closely.setdefault(key, set())
+        finished = {job["metadata"]["uid"]: job for job in self._cache.children("Job", key) if lacks_results(job, pods)}
+        looked &= set(finished)
+        for uid, job in finished.items():
+            if uid in looked:
+                continue
+            labels = f"{JOB_LABEL}={job['metadata']['name']}"
+            found, _ = await self._client.list(POD, key[0], labels=labels)
+            for pod in found:
+                self._cache.put_child(POD.kind, "applied", pod)
+            looked.add(uid)
+
+    async def _read_again(self, key: ModelKey) -> None:
+        """Bring the cache up to date for one model, past whatever the watches have not delivered yet."""
+        namespace, name = key
+        try:
+            for kind, label in ((HYBRIDMODEL, ""), (COMPILEDMODULE, f"{LABEL_MODEL}={name}")):
+                fields = f"metadata.name={name}" if kind is HYBRIDMODEL else ""
+                found, version = await self._client.list(kind, namespace, labels=label, fields=fields)
+                self._cache.replace_model(kind.kind, key, found, version=version)
+            log = await find(self._client, CONFIGMAP, namespace, audit_configmap(name))
+        except KubeError as error:
+            logger.warning("%s/%s: %s", *key, error)
+            return
+        if log is not None:
+            self._cache.put_child(CONFIGMAP.kind, "applied", log)
+
+    async def _tell(self, key: ModelKey, error: Exception) -> None:
+        observed = None
+        with contextlib.suppress(Exception):  # what cannot be observed is logged above and has no one to tell
+            observed = observe(self._cache, self._hub, key, artifacts_uri=self._artifacts_uri)
+        if observed is not None:
+            sentence = f"the operator failed on this model ({type(error).__name__}: {error}); it tries again"
+            await self._applier.report_fault(observed, "InternalError", sentence)
 
     def _versions(self, key: ModelKey) -> dict[str, str]:
         model = self._cache.models.get(key)
         if model is None:
             return {}
-        found = [model, *self._cache.children("CompiledModule", key)]
+        found = [model, *self._cache.children(COMPILEDMODULE.kind, key)]
         return {f"{m['kind']}/{m['metadata']['name']}": m["metadata"]["resourceVersion"] for m in found}
 
 

@@ -13,7 +13,7 @@ ENV_PREFIX = "ECO_"
 
 
 class Settings(BaseModel):
-    """One field per variable: `ECO_` and the upper-case field name."""
+    """One field per variable: `ECO_` and the upper-case field name; POD_NAME as Kubernetes users know it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,7 +45,26 @@ class Settings(BaseModel):
     @field_validator("job_extra_volumes", "job_extra_mounts", "job_extra_env", mode="before")
     @classmethod
     def _parse(cls, value: object) -> object:
-        return tuple(json.loads(value)) if isinstance(value, str) and value.strip() else (value or ())
+        if not isinstance(value, str):
+            return value
+        parsed = json.loads(value) if value.strip() else None
+        if not isinstance(parsed, list | None):
+            raise ValueError("must be a JSON list of objects")
+        return tuple(parsed or ())
+
+    @field_validator("control_address")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if value and not (host and port.isdigit()):
+            raise ValueError("must be host:port, such as ecompile-control.ecompile-system.svc:8443")
+        return value
+
+
+VARIABLES = {
+    field: "POD_NAME" if field == "pod_name" else ENV_PREFIX + field.upper() for field in Settings.model_fields
+}
+"""Environment variable of each field."""
 
 
 def from_environment(environ: Mapping[str, str]) -> Settings:
@@ -53,16 +72,10 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
 
     Raises DataError (SPEC_INVALID) naming the first variable that is wrong.
     """
-    values = {
-        name: environ[ENV_PREFIX + name.upper()]
-        for name in Settings.model_fields
-        if ENV_PREFIX + name.upper() in environ
-    }
-    if "POD_NAME" in environ:
-        values["pod_name"] = environ["POD_NAME"]
+    values = {field: environ[variable] for field, variable in VARIABLES.items() if variable in environ}
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        variable = ENV_PREFIX + str(first["loc"][0]).upper()
+        variable = VARIABLES[str(first["loc"][0])]
         raise DataError(Code.SPEC_INVALID, f"environment variable {variable}: {first['msg']}.") from error

@@ -12,28 +12,32 @@ leader that no longer leads, is refused by the API server (409) and made again.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from ecompile_crds import audit
-from ecompile_crds.names import API_VERSION, LABEL_MODEL, audit_configmap, short_hash
+from ecompile_crds.errors import EcompileError
+from ecompile_crds.hybridmodel import HybridModelSpec
+from ecompile_crds.names import API_VERSION, audit_configmap, short_hash
+from ecompile_crds.routing import RoutingTable
 from pydantic import BaseModel
 
 from ..control.hub import Hub
-from ..decide.decision import Decision, ModelEvent
+from ..decide.decision import Decision, DesiredServing, ModelEvent
 from ..decide.observed import Observed
-from ..kube.client import KubeClient, Manifest, ensure
-from ..kube.errors import KubeError
-from ..kube.kinds import COMPILEDMODULE, CONFIGMAP, DEPLOYMENT, EVENT, HYBRIDMODEL, JOB, SERVICE, Kind
-from ..observe.cache import Cache, ModelKey
+from ..kube.client import KubeClient, Manifest, ensure, find
+from ..kube.errors import KubeError, NotFound, Refused
+from ..kube.kinds import COMPILEDMODULE, CONFIGMAP, DEPLOYMENT, HYBRIDMODEL, JOB, SERVICE, Kind
+from ..observe.cache import Cache, ModelKey, controller_uid
 from ..observe.observe import AUDIT_KEY
 from ..settings import Settings
 from ..specs.config import build_audit, build_routing
 from ..specs.job import build_job
-from ..specs.metadata import Owner
+from ..specs.metadata import Owner, metadata
 from ..specs.serving import build_deployment, build_service
+from .events import EventEmitter
 from .trust import TrustKeeper
 
 logger = logging.getLogger(__name__)
@@ -57,7 +61,7 @@ class Applier:
     settings: Settings
     trust: TrustKeeper
     leading: Callable[[], bool]
-    now: Callable[[], datetime]
+    events: EventEmitter
 
     async def apply(self, observed: Observed, decision: Decision, versions: dict[str, str]) -> None:
         """Bring `decision` about. `versions`: resource versions of the objects it was made on, by name.
@@ -69,19 +73,33 @@ class Applier:
         for update in decision.module_updates:
             await self._status(COMPILEDMODULE, owner.namespace, update.name, update.status, versions)
         if decision.audit:
-            await self._append_audit(key, decision)
+            await self._append_audit(key, observed, decision)
         if decision.status != observed.status:
             await self._status(HYBRIDMODEL, owner.namespace, owner.name, decision.status, versions)
         if decision.routing is not None:
-            await self._apply_changed(CONFIGMAP, key, build_routing(owner, decision.routing))
-            self.hub.push(decision.routing)
+            await self._route(key, owner, decision.routing)
         failure = await self._children(key, owner, decision)
         for event in decision.events:
-            await self._event(owner, event)
+            self._fence()
+            await self.events.emit(owner, event)
         if failure is not None:
-            event = ModelEvent(type="Warning", reason="ApplyFailed", message=str(failure)[:900])
-            await self._event(owner, event)
+            await self.report_fault(observed, "ApplyFailed", str(failure))
             raise failure
+
+    async def report_fault(self, observed: Observed, reason: str, message: str) -> None:
+        """Tell the user by an Event that one model cannot be brought on."""
+        self._fence()
+        owner = Owner(observed.namespace, observed.name, observed.uid)
+        await self.events.emit(owner, ModelEvent(type="Warning", reason=reason, message=message))
+
+    async def _route(self, key: ModelKey, owner: Owner, table: RoutingTable) -> None:
+        """ConfigMap, then push. The table is in the status by now, so pods get it even if the ConfigMap fails."""
+        self._fence()
+        try:
+            await self._apply_changed(CONFIGMAP, key, build_routing(owner, table))
+        finally:
+            if self.leading():
+                self.hub.push(table)
 
     async def _children(self, key: ModelKey, owner: Owner, decision: Decision) -> KubeError | None:
         """Children one by one: one that is refused does not keep the others from being made."""
@@ -96,6 +114,11 @@ class Applier:
                 await self._create_module(owner, new.name, new.spec)
         except KubeError as error:
             return error
+        for name in decision.delete_jobs:
+            try:
+                await self._delete(JOB, key, name)
+            except KubeError as error:
+                failure = error
         for job in decision.jobs:
             try:
                 if self.cache.child(JOB.kind, key, job.name) is None:
@@ -104,18 +127,22 @@ class Applier:
                 failure = error
         if decision.serving is not None:
             try:
-                await self._apply_changed(
-                    DEPLOYMENT, key, build_deployment(decision.serving, owner, spec, self.settings)
-                )
-                await self._apply_changed(SERVICE, key, build_service(decision.serving, owner))
-                for service in self.cache.children(SERVICE.kind, key):
-                    name = service["metadata"]["name"]
-                    if name != decision.serving.service_name:
-                        self._fence()
-                        await self.client.delete(SERVICE, owner.namespace, name)
+                await self._serve(key, owner, decision.serving, spec)
             except KubeError as error:
                 failure = error
         return failure
+
+    async def _serve(self, key: ModelKey, owner: Owner, serving: DesiredServing, spec: HybridModelSpec) -> None:
+        await self._apply_changed(DEPLOYMENT, key, build_deployment(serving, owner, spec, self.settings))
+        await self._apply_changed(SERVICE, key, build_service(serving, owner))
+        for service in self.cache.children(SERVICE.kind, key):
+            if service["metadata"]["name"] != serving.service_name and controller_uid(service) == owner.uid:
+                await self._delete(SERVICE, key, service["metadata"]["name"])
+
+    async def _delete(self, kind: Kind, key: ModelKey, name: str) -> None:
+        self._fence()
+        with contextlib.suppress(NotFound):
+            await self.client.delete(kind, key[0], name)
 
     def _fence(self) -> None:
         if not self.leading():
@@ -137,19 +164,16 @@ class Applier:
 
     async def _create(self, kind: Kind, key: ModelKey, manifest: Manifest) -> None:
         self._fence()
-        if await ensure(self.client, kind, key[0], manifest):
+        created = await ensure(self.client, kind, key[0], manifest)
+        if created is not None:
             logger.info("created %s %s/%s", kind.kind, key[0], manifest["metadata"]["name"])
+            self.cache.put_child(kind.kind, "applied", created)
 
     async def _create_module(self, owner: Owner, name: str, spec: BaseModel) -> None:
         manifest = {
             "apiVersion": API_VERSION,
             "kind": COMPILEDMODULE.kind,
-            "metadata": {
-                "name": name,
-                "namespace": owner.namespace,
-                "labels": {LABEL_MODEL: owner.name},
-                "ownerReferences": [owner.reference()],
-            },
+            "metadata": metadata(owner, name, "module"),
             "spec": spec.model_dump(mode="json", by_alias=True, exclude_none=True),
         }
         await self._create(COMPILEDMODULE, (owner.namespace, owner.name), manifest)
@@ -162,16 +186,51 @@ class Applier:
         known = self.cache.child(kind.kind, key, meta["name"])
         if known is not None and known["metadata"].get("annotations", {}).get(HASH_ANNOTATION) == digest:
             return
+        if known is None and kind is not CONFIGMAP and await self._belongs_to_another(kind, manifest):
+            return
         self._fence()
         self.cache.put_child(kind.kind, "applied", await self.client.apply(kind, manifest))
 
-    async def _append_audit(self, key: ModelKey, decision: Decision) -> None:
+    async def _belongs_to_another(self, kind: Kind, manifest: Manifest) -> bool:
+        """Whether an object of that name is not ours: then it is left alone, and its owner noted for `observe`.
+
+        Raises Refused where it is a Deployment, whose name is the model's and cannot be chosen otherwise.
+        """
+        meta = manifest["metadata"]
+        namespace, name = meta["namespace"], meta["name"]
+        uid = controller_uid(manifest)
+        found = await find(self.client, kind, namespace, name)
+        if found is None or controller_uid(found) == uid:
+            self.cache.note_foreign(kind.kind, namespace, name, None)
+            return False
+        owners = found["metadata"].get("ownerReferences") or []
+        owner = next((f"{o['kind']}/{o['name']}" for o in owners if o.get("controller")), "someone else")
+        self.cache.note_foreign(kind.kind, namespace, name, owner)
+        if kind is DEPLOYMENT:
+            raise Refused(
+                f"metadata.name: a Deployment named {name} already belongs to {owner}; choose another name for the "
+                "HybridModel."
+            )
+        return True
+
+    async def recheck_service(self, namespace: str, name: str) -> None:
+        """Whether a Service that belonged to someone else is free by now."""
+        found = await find(self.client, SERVICE, namespace, name)
+        if found is None:
+            self.cache.note_foreign(SERVICE.kind, namespace, name, None)
+
+    async def _append_audit(self, key: ModelKey, observed: Observed, decision: Decision) -> None:
         self._fence()
         namespace, model = key
         known = self.cache.child(CONFIGMAP.kind, key, audit_configmap(model))
         text = (known or {}).get("data", {}).get(AUDIT_KEY, "")
         lines = text.splitlines()
-        last = audit.parse(lines[-1:])[0].sequence if lines else 0
+        try:
+            last = audit.parse(lines[-1:])[0].sequence if lines else 0
+        except EcompileError as error:
+            # Someone edited the log. It is continued, so that swaps stay recorded; `verify` names the broken line.
+            last = observed.status.audit_sequence
+            await self.report_fault(observed, "AuditBroken", f"ConfigMap {audit_configmap(model)}: {error.message}")
         fresh = [audit.to_line(record) for record in decision.audit if record.sequence > last]
         if not fresh:
             return
@@ -179,6 +238,7 @@ class Applier:
             archive = build_audit(namespace, model, AUDIT_KEY, text)
             archive["metadata"]["name"] = f"{audit_configmap(model)}-{last}"
             await ensure(self.client, CONFIGMAP, namespace, archive)
+            self._fence()
             lines = []
         manifest = build_audit(namespace, model, AUDIT_KEY, "\n".join([*lines, *fresh]) + "\n")
         if known is None:
@@ -187,45 +247,3 @@ class Applier:
             manifest["metadata"]["resourceVersion"] = known["metadata"]["resourceVersion"]
             written = await self.client.replace(CONFIGMAP, manifest)
         self.cache.put_child(CONFIGMAP.kind, "applied", written)
-
-    async def _event(self, owner: Owner, event: ModelEvent) -> None:
-        """An Event; losing one is logged, never fatal."""
-        kind = COMPILEDMODULE if event.module is not None else HYBRIDMODEL
-        name = event.module or owner.name
-        known = (
-            self.cache.child(COMPILEDMODULE.kind, (owner.namespace, owner.name), name)
-            if event.module is not None
-            else None
-        )
-        uid = owner.uid if event.module is None else ((known or {}).get("metadata", {}).get("uid", ""))
-        now = self.now().astimezone(UTC)
-        stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-        manifest = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {
-                "name": f"{name}.{short_hash(uid, event.reason, event.message, now.isoformat())}",
-                "namespace": owner.namespace,
-            },
-            "involvedObject": {
-                "apiVersion": API_VERSION,
-                "kind": kind.kind,
-                "namespace": owner.namespace,
-                "name": name,
-                "uid": uid,
-            },
-            "type": event.type,
-            "reason": event.reason,
-            "message": event.message[:1024],
-            "firstTimestamp": stamp,
-            "lastTimestamp": stamp,
-            "count": 1,
-            "source": {"component": "ecompile-operator"},
-            "reportingComponent": "ecompile-operator",
-            "reportingInstance": self.settings.pod_name,
-        }
-        try:
-            self._fence()
-            await ensure(self.client, EVENT, owner.namespace, manifest)
-        except KubeError as error:
-            logger.warning("event %s about %s/%s not written: %s", event.reason, owner.namespace, name, error)

@@ -3,37 +3,49 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 
 from ecompile_crds.names import SIGNING_PUBLIC_KEY, SIGNING_SECRET
 
 from ..kube.client import KubeClient, ensure
-from ..kube.errors import NotFound
+from ..kube.errors import NotFound, Refused
 from ..kube.kinds import CONFIGMAP, SECRET
 from ..specs.config import build_signing_secret, build_trust
+
+RECHECK_SECONDS = 300.0
+"""A trust ConfigMap that someone deleted or changed is put right after this time."""
 
 
 class TrustKeeper:
     """Makes the signing Secret once per namespace, and keeps the trust ConfigMap current."""
 
-    def __init__(self, client: KubeClient, *, ca_certificate: str) -> None:
+    def __init__(self, client: KubeClient, *, ca_certificate: str, clock: Callable[[], float]) -> None:
         self._client = client
         self._ca_certificate = ca_certificate
-        self._done: set[str] = set()
+        self._clock = clock
+        self._checked: dict[str, float] = {}
 
     async def ensure(self, namespace: str) -> None:
         """Make what is missing. An existing key is never replaced: bundles signed with it stay valid.
 
         Raises KubeError.
         """
-        if namespace in self._done:
+        checked = self._checked.get(namespace)
+        if checked is not None and self._clock() - checked < RECHECK_SECONDS:
             return
         try:
             secret = await self._client.get(SECRET, namespace, SIGNING_SECRET)
         except NotFound:
             await ensure(self._client, SECRET, namespace, build_signing_secret(namespace))
             secret = await self._client.get(SECRET, namespace, SIGNING_SECRET)
-        public_key = base64.b64decode(secret["data"][SIGNING_PUBLIC_KEY]).decode()
+        encoded = (secret.get("data") or {}).get(SIGNING_PUBLIC_KEY)
+        if encoded is None:
+            raise Refused(
+                f"Secret {namespace}/{SIGNING_SECRET} has no {SIGNING_PUBLIC_KEY}; restore it, or delete the Secret to "
+                "get a new key pair (modules signed with the old one then need a new distillation)."
+            )
+        public_key = base64.b64decode(encoded).decode()
         await self._client.apply(
             CONFIGMAP, build_trust(namespace, public_key=public_key, ca_certificate=self._ca_certificate)
         )
-        self._done.add(namespace)
+        self._checked[namespace] = self._clock()

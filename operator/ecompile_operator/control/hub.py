@@ -22,7 +22,10 @@ FORGET_AFTER = timedelta(minutes=5)
 class JobStep:
     """Newest progress of one Job Pod."""
 
+    job: str
+    index: int
     text: str
+    """Such as `compile 60%`."""
     at: datetime
 
 
@@ -33,7 +36,7 @@ class Hub:
         self._changed = changed
         self._now = now
         self._reports: dict[ModelKey, dict[str, PodReport]] = defaultdict(dict)
-        self._steps: dict[ModelKey, dict[str, JobStep]] = defaultdict(dict)
+        self._steps: dict[ModelKey, dict[tuple[str, int], JobStep]] = defaultdict(dict)
         self._tables: dict[ModelKey, RoutingTable] = {}
         self._attached: dict[ModelKey, dict[asyncio.Queue[RoutingTable], str]] = defaultdict(dict)
 
@@ -42,25 +45,31 @@ class Hub:
         return sum(len(queues) for queues in self._attached.values())
 
     def attach(self, key: ModelKey, pod: str) -> asyncio.Queue[RoutingTable]:
-        """A queue on which the pod's stream finds each table; the one in force is already on it."""
-        queue: asyncio.Queue[RoutingTable] = asyncio.Queue()
+        """A queue on which the pod's stream finds the newest table; the one in force is already on it."""
+        queue: asyncio.Queue[RoutingTable] = asyncio.Queue(maxsize=1)
         self._attached[key][queue] = pod
         if key in self._tables:
             queue.put_nowait(self._tables[key])
+        self._changed(key)
         return queue
 
     def detach(self, key: ModelKey, queue: asyncio.Queue[RoutingTable]) -> None:
         """The stream ended. Its last report stands until it expires."""
         self._attached[key].pop(queue, None)
+        if not self._attached[key]:
+            del self._attached[key]
         self._changed(key)
 
     def push(self, table: RoutingTable) -> None:
-        """Send a table to every attached pod of its model, unless it is the one they were sent."""
+        """Send a table to every attached pod of its model, unless they were sent it or a later one."""
         key = (table.namespace, table.model)
-        if self._tables.get(key) == table:
+        known = self._tables.get(key)
+        if known is not None and known.generation >= table.generation:
             return
         self._tables[key] = table
-        for queue in self._attached[key]:
+        for queue in self._attached.get(key, ()):
+            if queue.full():
+                queue.get_nowait()  # a pod that was slow to take the last one needs the newest only
             queue.put_nowait(table)
 
     def report(self, key: ModelKey, report: PodReport) -> None:
@@ -72,6 +81,8 @@ class Hub:
 
     def reports(self, key: ModelKey) -> tuple[PodReport, ...]:
         """Newest reports by pod name; long-silent pods are forgotten."""
+        if key not in self._reports:
+            return ()
         limit = self._now() - FORGET_AFTER
         found = {pod: r for pod, r in self._reports[key].items() if r.received_at > limit}
         self._reports[key] = found
@@ -79,17 +90,19 @@ class Hub:
 
     def step(self, key: ModelKey, job: str, index: int, text: str) -> None:
         """A Job made progress."""
-        name = f"{job}/{index}"
-        before = self._steps[key].get(name)
-        self._steps[key][name] = JobStep(text=text, at=self._now())
+        limit = self._now() - FORGET_AFTER
+        steps = {place: step for place, step in self._steps[key].items() if step.at > limit}
+        before = steps.get((job, index))
+        steps[job, index] = JobStep(job=job, index=index, text=text, at=self._now())
+        self._steps[key] = steps
         if before is None or before.text != text:
             self._changed(key)
 
-    def progress(self, key: ModelKey) -> str:
-        """The newest progress of any Job of the model; empty after a minute without any."""
+    def progress(self, key: ModelKey) -> JobStep | None:
+        """The newest progress of any Job of the model; None after a minute without any."""
         limit = self._now() - timedelta(minutes=1)
-        fresh = [step for step in self._steps[key].values() if step.at > limit]
-        return max(fresh, key=lambda s: s.at).text if fresh else ""
+        fresh = [step for step in self._steps.get(key, {}).values() if step.at > limit]
+        return max(fresh, key=lambda s: s.at, default=None)
 
     def forget(self, key: ModelKey) -> None:
         """The model is gone."""

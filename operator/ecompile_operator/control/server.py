@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 
@@ -24,6 +25,8 @@ ALERT_KINDS = {
     control_pb2.FALLBACK: AlertKind.FALLBACK,
     control_pb2.LATENCY: AlertKind.LATENCY,
 }
+NOT_LEADER = "this operator is not the leader; connect again"
+MAX_NAME = 63
 Context = grpc.aio.ServicerContext[object, object]
 
 
@@ -85,15 +88,16 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         received = 0
         async for message in request_iterator:
             await self._authorise(context, caller, message.namespace, caller.pod)
+            if not self._leading():
+                await context.abort(grpc.StatusCode.UNAVAILABLE, NOT_LEADER)
             received += 1
-            kind = message.job.rsplit("-", 2)[-2] if message.job.count("-") >= 2 else message.job
-            text = f"{kind} {message.step} {message.fraction:.0%}"
-            self._hub.step((message.namespace, message.model), message.job, message.index, text)
+            key = (message.namespace, message.model)
+            self._hub.step(key, message.job[:MAX_NAME], message.index, progress_text(message))
         return control_pb2.ProgressSummary(received=received)
 
     async def _authenticate(self, context: Context) -> Caller:
         if not self._leading():
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "this operator is not the leader; connect again")
+            await context.abort(grpc.StatusCode.UNAVAILABLE, NOT_LEADER)
         metadata = {str(k).lower(): str(v) for k, v in context.invocation_metadata() or ()}
         scheme, _, token = metadata.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
@@ -115,6 +119,12 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
                 grpc.StatusCode.PERMISSION_DENIED,
                 f"the token belongs to Pod {caller.namespace}/{caller.pod}, not to {namespace}/{pod}",
             )
+
+
+def progress_text(message: control_pb2.JobProgress) -> str:
+    """Such as `compile 60%`, in steps of 5 % so that the status is not written more often than anyone reads it."""
+    share = min(max(message.fraction, 0.0), 1.0) if math.isfinite(message.fraction) else 0.0
+    return f"{message.step[:MAX_NAME]} {round(share * 20) * 5}%"
 
 
 def to_report(message: control_pb2.Report, received_at: datetime) -> PodReport:
@@ -159,7 +169,14 @@ def to_report(message: control_pb2.Report, received_at: datetime) -> PodReport:
 async def start_server(servicer: ControlServicer, identity: ServerIdentity, port: int) -> tuple[grpc.aio.Server, int]:
     """Listen with TLS. Returns the server and the port it got."""
     server = grpc.aio.server(
-        options=[("grpc.max_receive_message_length", 1 << 20), ("grpc.keepalive_permit_without_calls", 1)]
+        options=[
+            ("grpc.max_receive_message_length", 1 << 20),
+            ("grpc.keepalive_time_ms", 20_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            # Pods ping every 10 s to notice a dead connection; by default the server hangs up on that as abuse.
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        ]
     )
     control_pb2_grpc.add_ControlServicer_to_server(servicer, server)
     credentials = grpc.ssl_server_credentials([(identity.key, identity.certificate)])

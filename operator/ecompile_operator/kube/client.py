@@ -22,6 +22,8 @@ from .kinds import Kind
 Manifest = dict[str, Any]
 
 REQUEST_TIMEOUT_SECONDS = 15.0
+SILENCE_SECONDS = 120.0
+"""A watch that brings nothing for this long is taken for dead; the server sends a bookmark every minute."""
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 
@@ -44,6 +46,8 @@ class KubeClient:
         self._session: aiohttp.ClientSession | None = None
         self.writes = 0
         """Requests that change something, since the start."""
+        self.answers = 0
+        """Answers of the server, good or bad, since the start."""
 
     async def __aenter__(self) -> KubeClient:
         context = ssl.create_default_context(cafile=self._configuration.ssl_ca_cert)
@@ -93,10 +97,11 @@ class KubeClient:
                 timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS),
             ) as response:
                 text = await response.text()
+                self.answers += 1
                 if response.status >= 400:
                     raise from_status(response.status, _message(text))
                 return json.loads(text) if text else {}
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise Unavailable(f"{method} {path}: {error or type(error).__name__}") from error
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Manifest:
@@ -128,13 +133,19 @@ class KubeClient:
     async def delete(self, kind: Kind, namespace: str, name: str) -> None:
         await self.request("DELETE", kind.path(namespace, name), query={"propagationPolicy": "Background"})
 
-    async def list(self, kind: Kind, namespace: str | None, *, labels: str = "") -> tuple[list[Manifest], str]:
+    async def list(
+        self, kind: Kind, namespace: str | None, *, labels: str = "", fields: str = ""
+    ) -> tuple[list[Manifest], str]:
         """All objects (in chunks of 500) and the resource version to watch from."""
         items: list[Manifest] = []
-        query = {"limit": "500", **({"labelSelector": labels} if labels else {})}
+        query = {"limit": "500"}
+        if labels:
+            query["labelSelector"] = labels
+        if fields:
+            query["fieldSelector"] = fields
         while True:
             page = await self.request("GET", kind.path(namespace), query=query)
-            items += page.get("items") or []
+            items += [{"apiVersion": kind.api_version, "kind": kind.kind, **item} for item in page.get("items") or []]
             meta = page.get("metadata", {})
             if not meta.get("continue"):
                 return items, str(meta.get("resourceVersion", ""))
@@ -160,9 +171,7 @@ class KubeClient:
                 self._configuration.host + kind.path(namespace),
                 params=query,
                 headers=self._headers(),
-                timeout=aiohttp.ClientTimeout(
-                    total=timeout_seconds + 15, sock_connect=5, sock_read=timeout_seconds + 10
-                ),
+                timeout=aiohttp.ClientTimeout(total=timeout_seconds + 15, sock_connect=5, sock_read=SILENCE_SECONDS),
             ) as response:
                 if response.status >= 400:
                     raise from_status(response.status, _message(await response.text()))
@@ -178,7 +187,7 @@ class KubeClient:
                             status = event["object"]
                             raise from_status(int(status.get("code", 500)), str(status.get("message", "watch failed")))
                         yield event["type"], event["object"]
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise Unavailable(f"watch {kind.plural}: {error or type(error).__name__}") from error
 
 
@@ -189,10 +198,15 @@ def _message(text: str) -> str:
         return text[:500]
 
 
-async def ensure(client: KubeClient, kind: Kind, namespace: str, manifest: Manifest) -> bool:
-    """Create unless it exists; True where it was created."""
+async def ensure(client: KubeClient, kind: Kind, namespace: str, manifest: Manifest) -> Manifest | None:
+    """Create unless it exists; the new object where it was created."""
     try:
-        await client.create(kind, namespace, manifest)
+        return await client.create(kind, namespace, manifest)
     except Conflict:
-        return False
-    return True
+        return None
+
+
+async def find(client: KubeClient, kind: Kind, namespace: str, name: str) -> Manifest | None:
+    """One object by a list of one: a consistent read that needs the verb `list` only."""
+    items, _ = await client.list(kind, namespace, fields=f"metadata.name={name}")
+    return items[0] if items else None

@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 WATCH_SECONDS = 240
 """The server ends a watch after this; shorter than common load balancers' idle limits."""
 MAX_BACKOFF_SECONDS = 10.0
+GONE_SECONDS = 0.2
+RELIST_AFTER_FAILURES = 3
+"""Failures in a row after which the known resource version is not trusted any more."""
 
 Change = Literal["applied", "deleted"]
 Sink = Callable[[Change, Manifest], None]
@@ -47,6 +50,9 @@ class Watcher:
         self._clock = clock
         self._known: dict[str | None, dict[Identity, Manifest]] = {n: {} for n in self._namespaces}
         self.synced = asyncio.Event()
+        self._versions: dict[str | None, str] = dict.fromkeys(self._namespaces, "")
+        """Resource version to watch from; empty: list first."""
+        self._failures: dict[str | None, int] = dict.fromkeys(self._namespaces, 0)
         self._listed: set[str | None] = set()
         self.last_contact = clock()
         """Monotonic time of the last answer from the server."""
@@ -58,46 +64,55 @@ class Watcher:
                 group.create_task(self._run(namespace))
 
     async def _run(self, namespace: str | None) -> None:
-        version, failures = "", 0
         while True:
             try:
-                if not version:
-                    version = await self._relist(namespace)
-                version = await self._follow(namespace, version)
-                failures = 0
+                if not self._versions[namespace]:
+                    await self._relist(namespace)
+                await self._follow(namespace)
             except Gone:
-                version = ""
+                self._versions[namespace] = ""
+                await asyncio.sleep(GONE_SECONDS * random.uniform(0.5, 1.0))
             except KubeError as error:
-                failures += 1
-                wait = min(0.2 * 2**failures, MAX_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)
+                self._failures[namespace] += 1
+                failures = self._failures[namespace]
+                wait = min(0.2 * 2.0 ** min(failures, 10), MAX_BACKOFF_SECONDS) * random.uniform(0.5, 1.0)
                 logger.warning("watch of %s: %s; again in %.1f s", self.kind.plural, error, wait)
-                if failures >= 3:
-                    version = ""
+                if failures >= RELIST_AFTER_FAILURES:
+                    self._versions[namespace] = ""
                 await asyncio.sleep(wait)
 
-    async def _relist(self, namespace: str | None) -> str:
-        items, version = await self._client.list(self.kind, namespace, labels=self._labels)
+    def _heard(self, namespace: str | None) -> None:
         self.last_contact = self._clock()
+        self._failures[namespace] = 0
+
+    async def _relist(self, namespace: str | None) -> None:
+        items, version = await self._client.list(self.kind, namespace, labels=self._labels)
+        self._heard(namespace)
         listed = {identity(item): item for item in items}
         known = self._known[namespace]
         for gone in set(known) - set(listed):
-            self._sink("deleted", known.pop(gone))
+            stub = known.pop(gone)
+            self._sink("deleted", {"metadata": {**stub["metadata"], "resourceVersion": version}})
         for key, item in listed.items():
             known[key] = _stub(item)
-            self._sink("applied", {"apiVersion": self.kind.api_version, "kind": self.kind.kind, **item})
+            self._sink("applied", item)
         self._listed.add(namespace)
         if len(self._listed) == len(self._namespaces):
             self.synced.set()
-        return version
+        self._versions[namespace] = version
 
-    async def _follow(self, namespace: str | None, version: str) -> str:
+    async def _follow(self, namespace: str | None) -> None:
         known = self._known[namespace]
         stream = self._client.watch(
-            self.kind, namespace, labels=self._labels, resource_version=version, timeout_seconds=WATCH_SECONDS
+            self.kind,
+            namespace,
+            labels=self._labels,
+            resource_version=self._versions[namespace],
+            timeout_seconds=WATCH_SECONDS,
         )
         async for type_, item in stream:
-            self.last_contact = self._clock()
-            version = item["metadata"]["resourceVersion"]
+            self._heard(namespace)
+            self._versions[namespace] = item["metadata"]["resourceVersion"]
             if type_ == "BOOKMARK":
                 continue
             if type_ == "DELETED":
@@ -106,7 +121,6 @@ class Watcher:
             else:
                 known[identity(item)] = _stub(item)
                 self._sink("applied", item)
-        return version
 
 
 def identity(manifest: Manifest) -> Identity:

@@ -23,7 +23,7 @@ def observe_job(job: Manifest, pods: list[Manifest]) -> ObservedJob | None:
     labels = meta.get("labels", {})
     if labels.get(LABEL_JOB) not in set(JobKind):
         return None
-    mine = [p for p in pods if p["metadata"].get("labels", {}).get(JOB_LABEL) == meta["name"]]
+    mine = pods_of(job, pods)
     status = job.get("status", {})
     conditions = {c["type"]: c for c in status.get("conditions", []) if c.get("status") == "True"}
     phase, reason, message = JobPhase.PENDING, "", ""
@@ -48,6 +48,23 @@ def observe_job(job: Manifest, pods: list[Manifest]) -> ObservedJob | None:
         message=message,
         created_at=datetime.fromisoformat(created) if created else None,
     )
+
+
+def pods_of(job: Manifest, pods: list[Manifest]) -> list[Manifest]:
+    """The Pods of a Job."""
+    return [p for p in pods if p["metadata"].get("labels", {}).get(JOB_LABEL) == job["metadata"]["name"]]
+
+
+def lacks_results(job: Manifest, pods: list[Manifest]) -> bool:
+    """Whether a finished Job has an index without a readable result among the Pods known here.
+
+    Jobs and Pods arrive by two watches; the end of a Job may be known before the end of its Pod.
+    """
+    finished = {c["type"] for c in job.get("status", {}).get("conditions", []) if c.get("status") == "True"}
+    if not finished & {"Complete", "Failed"}:
+        return False
+    completions: int = job["spec"].get("completions", 1)
+    return len(_results(pods_of(job, pods))) < completions
 
 
 def _terminated(pod: Manifest) -> Iterator[dict[str, Any]]:

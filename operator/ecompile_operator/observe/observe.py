@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+from typing import TypeVar
+
 from ecompile_crds import audit
-from ecompile_crds.compiledmodule import CompiledModule
+from ecompile_crds.compiledmodule import CompiledModuleSpec, CompiledModuleStatus
 from ecompile_crds.errors import EcompileError
 from ecompile_crds.hybridmodel import HybridModelSpec, HybridModelStatus
 from ecompile_crds.names import (
     ANNOTATION_COMMAND,
     COMPONENT_SERVING,
     LABEL_COMPONENT,
+    LABEL_JOB,
     LABEL_LIFE,
     MAX_MODEL_NAME,
     audit_configmap,
 )
 from pydantic import ValidationError
 
-from ..control.hub import Hub
+from ..control.hub import Hub, JobStep
 from ..decide.observed import (
     AuditHead,
     Observed,
@@ -25,10 +29,13 @@ from ..decide.observed import (
     ObservedPod,
 )
 from ..kube.client import Manifest
-from .cache import Cache, ModelKey
+from .cache import Cache, ModelKey, controller_uid
 from .jobs import observe_job, waiting_reasons
 
+logger = logging.getLogger(__name__)
+
 AUDIT_KEY = "audit.jsonl"
+Status = TypeVar("Status", HybridModelStatus, CompiledModuleStatus)
 
 
 def observe(cache: Cache, hub: Hub, key: ModelKey, *, artifacts_uri: str) -> Observed | None:
@@ -39,27 +46,30 @@ def observe(cache: Cache, hub: Hub, key: ModelKey, *, artifacts_uri: str) -> Obs
     namespace, name = key
     meta = manifest["metadata"]
     spec, spec_error = parse_spec(manifest)
+    uid = meta.get("uid", "")
     pods = cache.children("Pod", key)
-    jobs = [observe_job(job, pods) for job in cache.children("Job", key)]
+    jobs = [observe_job(job, pods) for job in _owned(cache.children("Job", key), uid)]
+    modules = [_module(module) for module in _owned(cache.children("CompiledModule", key), uid)]
+    deployments = [d for d in _owned(cache.children("Deployment", key), uid) if d["metadata"]["name"] == name]
     wanted_service = (spec.serving.service_name or name) if spec is not None else name
     return Observed(
         namespace=namespace,
         name=name,
-        uid=meta.get("uid", ""),
+        uid=uid,
         generation=meta.get("generation", 0),
         deleting="deletionTimestamp" in meta,
         spec=spec,
         spec_error=spec_error,
         status=parse_status(manifest),
         command=meta.get("annotations", {}).get(ANNOTATION_COMMAND),
-        modules=tuple(m for m in map(_module, cache.children("CompiledModule", key)) if m is not None),
+        modules=tuple(module for module in modules if module is not None),
         jobs=tuple(job for job in jobs if job is not None),
-        deployment=_deployment(cache.child("Deployment", key, name)),
-        service_owner=_service_owner(cache, key, wanted_service),
+        deployment=_deployment(deployments[0]) if deployments else None,
+        service_owner=cache.other_owner("Service", key, wanted_service),
         pods=tuple(pod for pod in map(_pod, pods) if pod is not None),
         reports=hub.reports(key),
         audit=_audit_head(cache.child("ConfigMap", key, audit_configmap(name))),
-        progress=hub.progress(key),
+        progress=_progress(cache, hub.progress(key), key),
         artifacts_uri=artifacts_uri,
     )
 
@@ -81,25 +91,48 @@ def parse_spec(manifest: Manifest) -> tuple[HybridModelSpec | None, str]:
 
 
 def parse_status(manifest: Manifest) -> HybridModelStatus:
-    """The status; an unreadable one counts as empty, since everything in it can be found again."""
+    """The status; a field that cannot be read counts as absent and does not take the others with it."""
+    return _tolerant(HybridModelStatus, manifest.get("status") or {})
+
+
+def _tolerant(kind: type[Status], values: dict[str, object]) -> Status:
+    """The status without the fields that another version of the schema wrote differently."""
     try:
-        return HybridModelStatus.model_validate(manifest.get("status") or {})
-    except ValidationError:
-        return HybridModelStatus()
+        return kind.model_validate(values)
+    except ValidationError as error:
+        bad = {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
+        return kind.model_validate({name: value for name, value in values.items() if name not in bad})
+
+
+def _owned(manifests: list[Manifest], uid: str) -> list[Manifest]:
+    """Those that belong to this very model, not to an earlier one of its name that is still being collected."""
+    return [manifest for manifest in manifests if controller_uid(manifest) == uid]
+
+
+def _progress(cache: Cache, step: JobStep | None, key: ModelKey) -> str:
+    """Such as `distill 1/2 compile 60%`; the number only where there is more than one."""
+    job = cache.child("Job", key, step.job) if step is not None else None
+    if step is None or job is None:
+        return ""
+    kind = job["metadata"].get("labels", {}).get(LABEL_JOB, "job")
+    completions = job.get("spec", {}).get("completions", 1)
+    number = f" {step.index + 1}/{completions}" if completions > 1 else ""
+    return f"{kind}{number} {step.text}"
 
 
 def _module(manifest: Manifest) -> ObservedModule | None:
     try:
-        module = CompiledModule.model_validate(manifest)
+        spec = CompiledModuleSpec.model_validate(manifest.get("spec") or {})
     except ValidationError:
+        logger.warning("CompiledModule %s: its spec cannot be read; left alone", manifest["metadata"]["name"])
         return None
     meta = manifest["metadata"]
     return ObservedModule(
         name=meta["name"],
         uid=meta.get("uid", ""),
         generation=meta.get("generation", 0),
-        spec=module.spec,
-        status=module.status,
+        spec=spec,
+        status=_tolerant(CompiledModuleStatus, manifest.get("status") or {}),
         command=meta.get("annotations", {}).get(ANNOTATION_COMMAND),
     )
 
@@ -121,9 +154,7 @@ def _pod(manifest: Manifest) -> ObservedPod | None:
     )
 
 
-def _deployment(manifest: Manifest | None) -> ObservedDeployment | None:
-    if manifest is None:
-        return None
+def _deployment(manifest: Manifest) -> ObservedDeployment:
     spec, status = manifest["spec"], manifest.get("status", {})
     current = status.get("observedGeneration") == manifest["metadata"].get("generation")
     return ObservedDeployment(
@@ -133,12 +164,6 @@ def _deployment(manifest: Manifest | None) -> ObservedDeployment | None:
         ready=status.get("readyReplicas", 0),
         updated=status.get("updatedReplicas", 0) if current else 0,
     )
-
-
-def _service_owner(cache: Cache, key: ModelKey, service: str) -> str | None:
-    """`HybridModel/other` where a Service of that name belongs to another model."""
-    others = [owner for owner in cache.owners_of("Service", key[0], service) if owner != key]
-    return f"HybridModel/{others[0][1]}" if others else None
 
 
 def _audit_head(manifest: Manifest | None) -> AuditHead | None:
