@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +13,11 @@ import numpy as np
 from ecompile_crds.errors import Code, DataError
 from numpy.typing import NDArray
 
-INPUT_NAMES = ("inputs", "x", "X", "calibration", "x_train", "X_train", "train", "data")
+CALIBRATION_NAMES = ("inputs", "input", "x", "X", "calibration", "calib", "x_train", "X_train", "train", "data")
 """Arrays looked for, in this order, where the URI names none (`...npz#name`)."""
+HELD_OUT_NAMES = ("inputs", "input", "held_out", "x_test", "X_test", "test", "x_val", "X_val", *CALIBRATION_NAMES[2:])
+"""The same for held-out rows: a file that holds both splits yields the other one."""
+LABEL_NAMES = ("labels", "y", "y_train", "y_test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,25 +29,53 @@ class Rows:
     labels: NDArray[Any] | None = None
 
 
-def parse(content: bytes, *, name: str, shape: tuple[int, ...], array: str | None = None) -> Rows:
+def parse(
+    content: bytes,
+    *,
+    name: str,
+    shape: tuple[int, ...],
+    array: str | None = None,
+    names: Sequence[str] = CALIBRATION_NAMES,
+) -> Rows:
     """Rows for a network whose input has `shape` (without batch); `name` says which field or file they are from.
 
+    `array` picks one array of the file; otherwise the first of `names` that is there, or the only one.
     Raises DataError naming the file and the array, saying what is wrong.
     """
+    if content.startswith(b"\x93NUMPY"):
+        raise DataError(Code.DATA_MALFORMED, f"{name}: this is a .npy file; save it with numpy.savez(..., inputs=...).")
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+            found = array or _pick(archive.files, names)
+            if found is None or found not in archive.files:
+                raise DataError(
+                    Code.DATA_MALFORMED,
+                    f"{name}: no array named {found or 'inputs'}; "
+                    f"it has {', '.join(sorted(archive.files)) or 'none'}. "
+                    "Name the array inputs, or add #name to the URI.",
+                )
+            values = archive[found]
+            labels = _labels(archive, values)
+    except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError, AttributeError, TypeError) as error:
         raise DataError(Code.DATA_MALFORMED, f"{name}: not a readable .npz file: {error}.") from error
-    found = array or next((key for key in INPUT_NAMES if key in arrays), None)
-    if found is None or found not in arrays:
-        raise DataError(
-            Code.DATA_MALFORMED,
-            f"{name}: no array named {found or 'inputs'}; it has {', '.join(sorted(arrays)) or 'none'}. "
-            "Name the array inputs, or add #name to the URI.",
-        )
-    values = arrays[found]
-    where = f"{name}, array {found}"
+    return Rows(inputs=_checked(values, where=f"{name}, array {found}", shape=shape), labels=labels)
+
+
+def _pick(present: Sequence[str], names: Sequence[str]) -> str | None:
+    found = next((key for key in names if key in present), None)
+    return present[0] if found is None and len(present) == 1 else found
+
+
+def _labels(archive: Any, values: NDArray[Any]) -> NDArray[Any] | None:
+    for key in LABEL_NAMES:
+        if key in archive.files:
+            labels: NDArray[Any] = archive[key]
+            if values.ndim and labels.ndim and len(labels) == len(values):
+                return labels
+    return None
+
+
+def _checked(values: NDArray[Any], *, where: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     size = int(np.prod(shape, dtype=np.int64))
     if values.dtype.kind not in "fiu":
         raise DataError(Code.DATA_MALFORMED, f"{where}: type {values.dtype} is not numeric.")
@@ -50,9 +83,16 @@ def parse(content: bytes, *, name: str, shape: tuple[int, ...], array: str | Non
         raise DataError(Code.DATA_EMPTY, f"{where}: it has no rows; at least one is needed.")
     if int(np.prod(values.shape[1:], dtype=np.int64)) != size:
         raise DataError(Code.DATA_SHAPE, f"{where}: rows have shape {values.shape[1:]}, but the network takes {shape}.")
-    rows = np.ascontiguousarray(values.reshape(values.shape[0], size), dtype=np.float32)
-    if not np.isfinite(rows).all():
-        bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
-        raise DataError(Code.DATA_NOT_FINITE, f"{where}: row {bad} has a value that is not finite; remove such rows.")
-    labels = next((arrays[k] for k in ("labels", "y") if k in arrays and len(arrays[k]) == len(rows)), None)
-    return Rows(inputs=rows, labels=labels)
+    with np.errstate(over="ignore"):
+        rows = np.ascontiguousarray(values.reshape(values.shape[0], size), dtype=np.float32)
+    finite = np.isfinite(rows).all(axis=1)
+    if not finite.all():
+        bad = int(np.flatnonzero(~finite)[0])
+        raise DataError(
+            Code.DATA_NOT_FINITE, f"{where}: row {bad} has a value that is not finite in float32; remove such rows."
+        )
+    if len(rows) > 1 and bool((rows == rows[0]).all()):
+        raise DataError(
+            Code.DATA_MALFORMED, f"{where}: all {len(rows)} rows are the same; rows from real use are needed."
+        )
+    return rows

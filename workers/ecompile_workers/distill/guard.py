@@ -14,8 +14,12 @@ what changes."""
 
 
 def box(calibration: NDArray[np.float32]) -> GuardBox:
-    """The widened range of each feature over calibration rows [rows, features]."""
-    lower, upper = calibration.min(axis=0), calibration.max(axis=0)
+    """The widened range of each feature over calibration rows [rows, features]; finite, however large the values."""
+    lower, upper = calibration.min(axis=0).astype(np.float64), calibration.max(axis=0).astype(np.float64)
     largest = float((upper - lower).max())
     margin = MARGIN * (largest if largest > 0 else max(1.0, float(np.abs(upper).max())))
-    return GuardBox(lower=(lower - margin).astype(np.float32), upper=(upper + margin).astype(np.float32))
+    limit = float(np.finfo(np.float32).max)
+    return GuardBox(
+        lower=np.maximum(lower - margin, -limit).astype(np.float32),
+        upper=np.minimum(upper + margin, limit).astype(np.float32),
+    )
