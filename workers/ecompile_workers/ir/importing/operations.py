@@ -238,9 +238,7 @@ def expand(builder: Builder, x: Flow, target: Constant) -> Flow:
     return builder.emit(Op.EXPAND, [x], Target(shape=tuple(shape)))
 
 
-def pad(
-    builder: Builder, x: Flow, begin: Sequence[int], end: Sequence[int], mode: PadMode, value: float
-) -> Flow:
+def pad(builder: Builder, x: Flow, begin: Sequence[int], end: Sequence[int], mode: PadMode, value: float) -> Flow:
     """Per axis of the source; none on the batch."""
     places = [i for i in range(x.rank) if i != x.batch]
     if begin[x.batch] or end[x.batch]:
@@ -250,9 +248,7 @@ def pad(
         widths[0][x.feature(place)], widths[1][x.feature(place)] = begin[place], end[place]
     if not any(widths[0]) and not any(widths[1]):
         return x
-    return builder.emit(
-        Op.PAD, [x], Padding(begin=tuple(widths[0]), end=tuple(widths[1]), mode=mode, value=value)
-    )
+    return builder.emit(Op.PAD, [x], Padding(begin=tuple(widths[0]), end=tuple(widths[1]), mode=mode, value=value))
 
 
 def state(builder: Builder, value: Value | None, count: int, hidden: int) -> Flow | Array:
@@ -274,9 +270,7 @@ def final_state(builder: Builder, sequence: Flow, count: int, *, reverse: bool) 
     parts = []
     for direction in range(count):
         last = 0 if reverse or direction == 1 else steps - 1
-        ranges = Ranges(
-            starts=(last, direction * hidden), stops=(last + 1, (direction + 1) * hidden), steps=(1, 1)
-        )
+        ranges = Ranges(starts=(last, direction * hidden), stops=(last + 1, (direction + 1) * hidden), steps=(1, 1))
         whole = (steps, width) == (1, hidden)
         parts.append(sequence if whole else builder.emit(Op.SLICE, [sequence], ranges))
     joined = parts[0] if count == 1 else builder.emit(Op.CONCAT, parts, Axis(axis=0))

@@ -28,15 +28,11 @@ def window_count(size: int, kernel: int, stride: int, dilation: int, begin: int,
     return count - 1 if (count - 1) * stride >= size + begin else count
 
 
-def _spatial(
-    sizes: Shape, kernel: Shape, a: Convolution | Pool, *, ceil: bool = False
-) -> Shape:
+def _spatial(sizes: Shape, kernel: Shape, a: Convolution | Pool, *, ceil: bool = False) -> Shape:
     lists = (kernel, a.strides, a.dilations, a.begin, a.end)
     if any(len(each) != len(sizes) for each in lists):
         raise ShapeError(f"kernel, strides, dilations and padding are not all for {len(sizes)} dimensions")
-    return tuple(
-        window_count(n, k, s, d, b, e, ceil=ceil) for n, k, s, d, b, e in zip(sizes, *lists, strict=True)
-    )
+    return tuple(window_count(n, k, s, d, b, e, ceil=ceil) for n, k, s, d, b, e in zip(sizes, *lists, strict=True))
 
 
 def _windows(x: Values, kernel: Shape, a: Convolution | Pool) -> Values:
@@ -87,9 +83,7 @@ def _overhang(x: Values, a: Pool) -> list[int]:
     """Per dimension, how far the last window reaches past the padding."""
     windows = _spatial(x.shape[2:], a.kernel, a, ceil=a.ceil)
     lists = (windows, a.kernel, a.strides, a.dilations, x.shape[2:], a.begin, a.end)
-    return [
-        max(0, (w - 1) * s + (k - 1) * d + 1 - (n + b + e)) for w, k, s, d, n, b, e in zip(*lists, strict=True)
-    ]
+    return [max(0, (w - 1) * s + (k - 1) * d + 1 - (n + b + e)) for w, k, s, d, n, b, e in zip(*lists, strict=True)]
 
 
 def _pooled(x: Values, a: Pool, value: float) -> Values:

@@ -43,7 +43,7 @@ def cast(a: Cast, x: Values) -> Values:
         case DType.INT64:
             return np.trunc(x)
         case DType.BOOL:
-            return (x != 0).astype(np.float64)
+            return np.asarray(x != 0, dtype=np.float64)
 
 
 def clip(a: Bounds, x: Values) -> Values:

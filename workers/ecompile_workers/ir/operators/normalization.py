@@ -19,9 +19,7 @@ def _batch_norm_shape(a: Epsilon, shapes: Sequence[Shape]) -> Shape:
     return x
 
 
-def _batch_norm(
-    a: Epsilon, x: Values, gamma: Values, beta: Values, mean: Values, variance: Values
-) -> Values:
+def _batch_norm(a: Epsilon, x: Values, gamma: Values, beta: Values, mean: Values, variance: Values) -> Values:
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta, per channel (the first axis of the features)."""
     wide = (1, x.shape[1], *(1,) * (x.ndim - 2))
     scale = gamma / np.sqrt(variance + a.epsilon)
@@ -59,7 +57,5 @@ TABLE: dict[Op, Operator[Any]] = {
     Op.LAYER_NORM: Operator(
         operands=("x", "gamma", "beta"), attributes=LastAxes, shape=_last_axes_shape, evaluate=_layer_norm
     ),
-    Op.RMS_NORM: Operator(
-        operands=("x", "gamma"), attributes=LastAxes, shape=_last_axes_shape, evaluate=_rms_norm
-    ),
+    Op.RMS_NORM: Operator(operands=("x", "gamma"), attributes=LastAxes, shape=_last_axes_shape, evaluate=_rms_norm),
 }

@@ -57,8 +57,14 @@ def _state(state: Values, direction: int, rows: int) -> Values:
 
 
 def _lstm(
-    a: Recurrent, x: Values, weight: Values, recurrent: Values, bias: Values, recurrent_bias: Values,
-    hidden: Values, cell: Values,
+    a: Recurrent,
+    x: Values,
+    weight: Values,
+    recurrent: Values,
+    bias: Values,
+    recurrent_bias: Values,
+    hidden: Values,
+    cell: Values,
 ) -> Values:
     """i, f, o = sigma(W x + b + R h + d), g = tanh(the same), c' = f c + i g, h' = o tanh(c') (torch.nn.LSTM)."""
     rows, size = x.shape[0], recurrent.shape[3]

@@ -39,7 +39,9 @@ def _concat_shape(a: Axis, shapes: Sequence[Shape]) -> Shape:
     first = shapes[0]
     axis = feature_axis(a.axis, len(first))
     for shape in shapes:
-        if len(shape) != len(first) or any(m != n for i, (m, n) in enumerate(zip(shape, first, strict=True)) if i != axis):
+        if len(shape) != len(first) or any(
+            m != n for i, (m, n) in enumerate(zip(shape, first, strict=True)) if i != axis
+        ):
             raise ShapeError(f"shapes {', '.join(map(str, shapes))} cannot be joined along axis {axis}")
     return (*first[:axis], sum(shape[axis] for shape in shapes), *first[axis + 1 :])
 
