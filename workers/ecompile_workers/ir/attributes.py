@@ -36,7 +36,7 @@ class Direction(StrEnum):
 
 
 class Emit(StrEnum):
-    """Which sequence of states a recurrent layer returns."""
+    """Which states a recurrent layer returns: the hidden ones of all steps, or the last cell of each direction."""
 
     HIDDEN = "hidden"
     CELL = "cell"

@@ -10,6 +10,7 @@ import onnx
 from ecompile_crds.errors import Code, ModelError
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper, shape_inference
+from onnx.inliner import inline_local_functions
 
 from .graph import Graph, Tensor
 from .importing.builder import Builder
@@ -48,7 +49,7 @@ def read(path: Path) -> onnx.ModelProto:
         external.load(model, path)
         onnx.checker.check_model(model)
         if model.functions:
-            model = onnx.inliner.inline_local_functions(model)
+            model = inline_local_functions(model)
     except (DecodeError, onnx.checker.ValidationError, UnicodeDecodeError, ValueError) as error:
         line = str(error).strip().splitlines()
         raise ModelError(
@@ -137,7 +138,8 @@ class _Importer:
         if len(inputs) != 1 or len(graph.output) != 1:
             raise ModelError(
                 Code.MODEL_UNSUPPORTED,
-                f"{self._name}: {len(inputs)} inputs and {len(graph.output)} outputs; exactly one of each is supported.",
+                f"{self._name}: {len(inputs)} inputs and {len(graph.output)} outputs; exactly one of each is "
+                "supported.",
             )
         kind = inputs[0].type.tensor_type
         if kind.elem_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.INT64):
@@ -257,7 +259,7 @@ class _Importer:
         if kind is None or not known or any(d.dim_value <= 0 for d in dims[1:]) or kind.elem_type not in DTYPES:
             raise ModelError(
                 Code.MODEL_UNSUPPORTED,
-                f"{self._name}: operator {node.op_type} ({name}) is not supported: {reason}; and it cannot stay neural, "
-                "because its output has no fixed shape behind the batch.",
+                f"{self._name}: operator {node.op_type} ({name}) is not supported: {reason}; and it cannot stay "
+                "neural, because its output has no fixed shape behind the batch.",
             )
         return Tensor(name=name, shape=tuple(int(d.dim_value) for d in dims[1:]), dtype=DTYPES[kind.elem_type])

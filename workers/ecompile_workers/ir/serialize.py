@@ -105,7 +105,7 @@ def _attributes(kind: type[Attributes], entry: dict[str, Any]) -> Attributes:
     Raises TypeError or ValueError where they do not fit.
     """
     types = get_type_hints(kind)
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in entry.items():
         wanted = types[name]
         if wanted is bool or isinstance(value, bool):

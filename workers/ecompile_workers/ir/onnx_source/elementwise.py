@@ -13,7 +13,7 @@ from ..graph import DType, Op
 from ..importing.values import Constant, Flow, Unsupported, Value, fixed
 from .call import Call, Converter
 
-DTYPES = {
+DTYPES: dict[int, DType] = {
     onnx.TensorProto.FLOAT: DType.FLOAT32,
     onnx.TensorProto.INT64: DType.INT64,
     onnx.TensorProto.INT32: DType.INT64,

@@ -52,7 +52,7 @@ def layer(call: Call, *, op: Op) -> Sequence[Value]:
     ]
     if op is Op.LSTM:
         cells = builder.emit(op, operands, Recurrent(direction=settings.direction, emit=Emit.CELL))
-        found.append(operations.final_state(builder, cells, count, reverse=reverse))
+        found.append(Flow(tensor=cells.tensor, batch=1))
     return found
 
 

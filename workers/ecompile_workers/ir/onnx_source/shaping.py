@@ -30,8 +30,11 @@ def reshape(call: Call) -> Value:
     """0 copies a size, unless `allowzero`."""
     x, target = call.flow(), call.constant(1)
     if not call.integer("allowzero", 0):
-        sizes = [_copied(t, x.shape(rows)) for t, rows in zip((target.first, target.second), call.builder.probes)]
-        target = Constant(first=np.asarray(sizes[0]), second=np.asarray(sizes[1]))
+        first, second = call.builder.probes
+        target = Constant(
+            first=np.asarray(_copied(target.first, x.shape(first)), dtype=np.int64),
+            second=np.asarray(_copied(target.second, x.shape(second)), dtype=np.int64),
+        )
     return call.builder.reshape(x, _batch_freed(call, x, target))
 
 

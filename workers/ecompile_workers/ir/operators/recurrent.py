@@ -3,7 +3,7 @@
 Operands: x [steps, inputs], weight [directions, gates * hidden, inputs], recurrent [directions, gates * hidden,
 hidden], bias and recurrent_bias [directions, gates * hidden], hidden (and cell) [directions, hidden], the states before
 the first step. Output: [steps, directions * hidden], the forward direction first; position t of the reverse direction
-is its state after reading steps from the last down to t.
+is its state after reading steps from the last down to t. Or, for Emit.CELL, the last cell states [directions, hidden].
 Gates are in PyTorch's order: LSTM input, forget, cell, output; GRU reset, update, new.
 """
 
@@ -36,7 +36,7 @@ def _shape(a: Recurrent, shapes: Sequence[Shape], *, gates: int) -> Shape:
     expected = [(count, gates * hidden, x[1]), (count, gates * hidden, hidden), *[(count, gates * hidden)] * 2]
     if [weight, recurrent, bias, recurrent_bias] != expected or any(s != (count, hidden) for s in states):
         raise ShapeError(f"input {x}, weights {weight}, {recurrent}, biases and states {states} do not fit")
-    return (x[0], count * hidden)
+    return (count, hidden) if a.emit is Emit.CELL else (x[0], count * hidden)
 
 
 def _macs(a: Recurrent, shapes: Sequence[Shape], output: Shape) -> int:
@@ -69,6 +69,7 @@ def _lstm(
     """i, f, o = sigma(W x + b + R h + d), g = tanh(the same), c' = f c + i g, h' = o tanh(c') (torch.nn.LSTM)."""
     rows, size = x.shape[0], recurrent.shape[3]
     y = np.empty((rows, x.shape[1], directions(a) * size))
+    cells = np.empty((rows, directions(a), size))
     for d, order in _steps(a, x):
         h, c = _state(hidden, d, rows), _state(cell, d, rows)
         for t in order:
@@ -76,8 +77,9 @@ def _lstm(
             i, f, g, o = np.split(gates, LSTM_GATES, axis=1)
             c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
             h = sigmoid(o) * np.tanh(c)
-            y[:, t, d * size : (d + 1) * size] = h if a.emit is Emit.HIDDEN else c
-    return y
+            y[:, t, d * size : (d + 1) * size] = h
+        cells[:, d] = c
+    return cells if a.emit is Emit.CELL else y
 
 
 def _gru(
