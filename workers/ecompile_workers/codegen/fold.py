@@ -10,7 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ir.graph import ACTIVATIONS, Array, Graph, Op
+from ..ir.attributes import Epsilon
+from ..ir.graph import ACTIVATIONS, Array, Graph, Node, Op
+
+ELEMENTWISE = frozenset({Op.ADD, Op.SUB, Op.MUL})
+"""Affine where one operand is constant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,21 +45,17 @@ def layers(graph: Graph) -> tuple[Layer, ...]:
     shift: NDArray[np.float64] = np.zeros(graph.input.size)
     pending: _Pending | None = None
     for node in graph.nodes:
-        c = {k: v.astype(np.float64).reshape(-1) for k, v in node.constants.items() if k != "weight"}
         if node.op is Op.RESHAPE:
             continue
         if node.op is Op.GEMM:
             if pending is not None:
                 found.append(_finish(pending, None))
             weight = node.constants["weight"].astype(np.float64)
-            pending = _Pending(scale[:, None] * weight, c["bias"] + shift @ weight)
+            bias = node.constants["bias"].astype(np.float64)
+            pending = _Pending(scale[:, None] * weight, bias + shift @ weight)
             scale, shift = np.ones(weight.shape[1]), np.zeros(weight.shape[1])
-        elif node.op in (Op.AFFINE, Op.BATCH_NORM):
-            if node.op is Op.AFFINE:
-                a, b = c["scale"], c["shift"]
-            else:
-                a = c["gamma"] / np.sqrt(c["variance"] + node.epsilon)
-                b = c["beta"] - c["mean"] * a
+        elif (line := _affine(node)) is not None:
+            a, b = line
             if pending is not None:
                 pending.weight, pending.bias = pending.weight * a, pending.bias * a + b
             else:
@@ -73,6 +73,29 @@ def layers(graph: Graph) -> tuple[Layer, ...]:
     elif bool((scale != 1).any() or (shift != 0).any()):
         found.append(_finish(_Pending(np.diag(scale), shift), None))
     return tuple(found)
+
+
+def _affine(node: Node) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """(a, b) of an elementwise a x + b, flat; None for other operators."""
+    if node.op is Op.BATCH_NORM:
+        assert isinstance(node.attributes, Epsilon)
+        c = {name: value.astype(np.float64) for name, value in node.constants.items()}
+        a = c["gamma"] / np.sqrt(c["variance"] + node.attributes.epsilon)
+        return a, c["beta"] - c["mean"] * a
+    if node.op not in ELEMENTWISE or len(node.constants) != 1:
+        return None
+    ((side, value),) = node.constants.items()
+    wide = np.broadcast_to(value.astype(np.float64), node.output.shape).reshape(-1)
+    zero, one = np.zeros_like(wide), np.ones_like(wide)
+    match node.op:
+        case Op.ADD:
+            return one, wide
+        case Op.SUB:
+            return (-one, wide) if side == "a" else (one, -wide)
+        case Op.MUL:
+            return wide, zero
+        case _:
+            return None
 
 
 def _finish(pending: _Pending, activation: Op | None) -> Layer:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..importing.values import AnyArray, Constant, Unsupported, bounded, fixed
+from ..importing.values import AnyArray, Constant, Unsupported, bounded
 from .program import SCALAR_TYPES
 
 Arguments = Mapping[str, Any]
@@ -23,14 +23,22 @@ def fold(name: str, arguments: Arguments) -> Constant | tuple[Constant, ...]:
         raise Unsupported("not folded")
     try:
         with np.errstate(all="ignore"):
-            results = [_typed(FOLDS[name](_probe(arguments, which)), arguments) for which in ("first", "second")]
+            first = _typed(FOLDS[name](_probe(arguments, "first")), arguments)
+            second = _typed(FOLDS[name](_probe(arguments, "second")), arguments) if _varies(arguments) else first
     except (ValueError, TypeError, IndexError, KeyError) as error:
         raise Unsupported(f"cannot be folded: {error!r}") from error
-    if isinstance(results[0], tuple):
-        return tuple(Constant(first=a, second=b) for a, b in zip(*results, strict=True))
-    if np.array_equal(results[0], results[1], equal_nan=results[0].dtype.kind == "f"):
-        return fixed(results[0])
-    return Constant(first=results[0], second=results[1])
+    if isinstance(first, tuple):
+        return tuple(Constant(first=a, second=b) for a, b in zip(first, second, strict=True))
+    return Constant(first=first, second=second)
+
+
+def _varies(argument: Any) -> bool:
+    """Whether anything in it depends on the batch."""
+    if isinstance(argument, Constant):
+        return argument.first is not argument.second
+    if isinstance(argument, Mapping):
+        return any(_varies(v) for v in argument.values())
+    return isinstance(argument, tuple) and any(_varies(v) for v in argument)
 
 
 def _probe(argument: Any, which: str) -> Any:
