@@ -141,6 +141,22 @@ def _like(value: float) -> Callable[[Arguments], AnyArray]:
     return lambda a: np.full(np.shape(a["self"]), value, dtype=_dtype(a, np.asarray(a["self"]).dtype.type))
 
 
+def _matmul(x: AnyArray, y: AnyArray) -> AnyArray:
+    bounded([np.size(v) // max(1, min(np.shape(v), default=1)) for v in (x, y)])
+    return np.matmul(x, y)
+
+
+def _linear(a: Arguments) -> AnyArray:
+    y = _matmul(a["input"], np.asarray(a["weight"]).T)
+    return y if a.get("bias") is None else y + a["bias"]
+
+
+def _embedding(a: Arguments) -> AnyArray:
+    table, ids = np.asarray(a["weight"]), np.asarray(a["indices"])
+    bounded([ids.size, table.shape[1]])
+    return table[ids]
+
+
 def _stack(a: Arguments) -> AnyArray:
     return np.stack(a["tensors"], axis=a.get("dim", 0))
 
@@ -208,6 +224,11 @@ FOLDS: dict[str, Callable[[Arguments], Any]] = {
     "sigmoid": _unary(lambda x: 1 / (1 + np.exp(-x))),
     "where": lambda a: np.where(a["condition"], a["self"], a["other"]),
     "masked_fill": lambda a: np.where(a["mask"], np.asarray(a["value"], np.asarray(a["self"]).dtype), a["self"]),
+    "relu": _unary(lambda x: np.maximum(x, 0)),
+    "matmul": lambda a: _matmul(a["self"], a["other"]),
+    "mm": lambda a: _matmul(a["self"], a["mat2"]),
+    "linear": _linear,
+    "embedding": _embedding,
     "triu": lambda a: np.triu(a["self"], a.get("diagonal", 0)),
     "tril": lambda a: np.tril(a["self"], a.get("diagonal", 0)),
     "cumsum": lambda a: np.cumsum(a["self"], axis=a["dim"]),

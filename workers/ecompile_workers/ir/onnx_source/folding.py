@@ -27,9 +27,11 @@ MOVING = frozenset(
         "Reshape", "Shape", "Size", "Slice", "Split", "Squeeze", "Transpose", "Trilu", "Unsqueeze",
     }
 )  # fmt: skip
+NETWORK = frozenset({"Gemm", "LayerNormalization", "LeakyRelu", "MatMul", "Relu", "Softmax"})
+"""On constant states, as in the first step of an unrolled cell."""
 MAKING = frozenset({"ConstantOfShape", "Expand", "Range", "Tile"})
 """Their output may be far larger than their inputs."""
-FOLDABLE = ELEMENTWISE | MOVING | MAKING
+FOLDABLE = ELEMENTWISE | MOVING | NETWORK | MAKING
 
 
 def fold(node: onnx.NodeProto, operands: Sequence[Constant | None], opset: int) -> list[Constant]:
@@ -83,6 +85,8 @@ def _bound(operator: str, operands: Sequence[AnyArray]) -> None:
         case "Gather" | "GatherElements" | "GatherND":
             # Any axis: as if the smallest one were replaced.
             bounded([product(shapes[0]) // max(1, min(shapes[0], default=1)) * product(shapes[1])])
+        case "Gemm" | "MatMul":
+            bounded([product(s) // max(1, min(s, default=1)) for s in shapes[:2]])
         case _ if operator in ELEMENTWISE:
             _broadcast(shapes)
 

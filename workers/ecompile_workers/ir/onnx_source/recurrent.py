@@ -58,9 +58,9 @@ def layer(call: Call, *, op: Op) -> Sequence[Value]:
 
 def _settings(call: Call, op: Op) -> Recurrent:
     direction = DIRECTIONS.get(call.text("direction", "forward"))
-    named = call.attributes.get("activations")
-    activations = [a.decode() if isinstance(a, bytes) else a for a in named] if named else ACTIVATIONS[op]
-    usual = activations == ACTIVATIONS[op] * (2 if direction is Direction.BOTH else 1)
+    expected = ACTIVATIONS[op] * (2 if direction is Direction.BOTH else 1)
+    named = call.attributes.get("activations", expected)
+    usual = [a.decode() if isinstance(a, bytes) else a for a in named] == expected
     odd = ("activation_alpha", "activation_beta", "clip")
     if direction is None or not usual or any(name in call.attributes for name in odd):
         raise Unsupported("other activations than the usual ones")
