@@ -68,14 +68,17 @@ def _check_version(model: onnx.ModelProto, name: str) -> None:
         )
 
 
+def _leading(value: onnx.ValueInfoProto) -> onnx.TensorShapeProto.Dimension:
+    """The first dimension; an empty one where there is none."""
+    dims = value.type.tensor_type.shape.dim
+    return dims[0] if dims else onnx.TensorShapeProto.Dimension()
+
+
 def static_batch(model: onnx.ModelProto) -> int | None:
     """The batch size that is written into a model; None where it is symbolic."""
     constants = {t.name for t in model.graph.initializer}
-    for value in model.graph.input:
-        dims = value.type.tensor_type.shape.dim
-        if value.name not in constants and dims and dims[0].dim_value > 0:
-            return int(dims[0].dim_value)
-    return None
+    sizes = [_leading(v).dim_value for v in model.graph.input if v.name not in constants]
+    return next((int(size) for size in sizes if size > 0), None)
 
 
 def with_dynamic_batch(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -116,6 +119,7 @@ class _Importer:
         self._name = name
         self._opset = next((int(o.version) for o in model.opset_import if o.domain in STANDARD), OPSETS.stop - 1)
         self._values: dict[str, Value] = {t.name: self._constant(t) for t in model.graph.initializer}
+        self._batches = {BATCH, *(_leading(v).dim_param for v in model.graph.input if _leading(v).dim_param)}
         self._inferred: dict[str, onnx.ValueInfoProto] | None = None
         source = self._source()
         self._builder = Builder(name, source, static_batch=static_batch(model))
@@ -248,14 +252,11 @@ class _Importer:
     def _outside(self, name: str, node: onnx.NodeProto, reason: str) -> Tensor:
         """The output of an unknown operator, whose shape ONNX's own inference must tell."""
         if self._inferred is None:
-            inferred = shape_inference.infer_shapes(with_dynamic_batch(self._model), data_prop=True).graph
-            self._inferred = {
-                v.name: v for v in (*self._model.graph.value_info, *inferred.value_info, *inferred.output)
-            }
+            self._inferred = self._shapes()
         info = self._inferred.get(name)
         kind = info.type.tensor_type if info is not None else None
         dims = [] if kind is None else list(kind.shape.dim)
-        known = bool(dims) and dims[0].dim_value in (0, self._builder.static or 0)
+        known = bool(dims) and dims[0].dim_param in self._batches
         if kind is None or not known or any(d.dim_value <= 0 for d in dims[1:]) or kind.elem_type not in DTYPES:
             raise ModelError(
                 Code.MODEL_UNSUPPORTED,
@@ -263,3 +264,11 @@ class _Importer:
                 "neural, because its output has no fixed shape behind the batch.",
             )
         return Tensor(name=name, shape=tuple(int(d.dim_value) for d in dims[1:]), dtype=DTYPES[kind.elem_type])
+
+    def _shapes(self) -> dict[str, onnx.ValueInfoProto]:
+        """What the model says and what ONNX infers; what the model says of its output is not taken for granted."""
+        free = with_dynamic_batch(self._model)
+        for output in free.graph.output:
+            output.type.tensor_type.ClearField("shape")
+        inferred = shape_inference.infer_shapes(free, data_prop=True).graph
+        return {v.name: v for v in (*self._model.graph.value_info, *inferred.value_info, *inferred.output)}

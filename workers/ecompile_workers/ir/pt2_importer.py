@@ -18,7 +18,8 @@ from ecompile_crds.errors import Code, ModelError
 from .aten_importer import import_program
 from .aten_source.program import DTYPES, SCALAR_TYPES, Program, Reference, Step
 from .graph import DType, Graph, Tensor
-from .importing.values import AnyArray, bounded
+from .importing.values import MAX_FOLDED_ELEMENTS, AnyArray
+from .operators.spec import product
 
 MAX_BYTES = 4 << 30
 """Unpacked, of all files together."""
@@ -148,7 +149,7 @@ class _Reader:
                 "before exporting it.",
             )
         dtype = np.dtype(SCALAR_TYPES[meta["dtype"]]).newbyteorder("<")
-        sizes = bounded([int(s["as_int"]) for s in meta["sizes"]])
+        sizes = self._sizes(key, meta)
         strides = tuple(int(s["as_int"]) for s in meta["strides"])
         offset = int(meta.get("storage_offset", {}).get("as_int", 0))
         content = self._read(f"{folder}/{file}")
@@ -158,6 +159,13 @@ class _Reader:
             raise ModelError(Code.MODEL_MALFORMED, f"{self._name}: weight {key} is truncated.")
         steps = tuple(s * dtype.itemsize for s in strides)
         return np.lib.stride_tricks.as_strided(raw[offset:], sizes, steps).astype(dtype.newbyteorder("="))
+
+    def _sizes(self, key: str, meta: dict[str, Any]) -> tuple[int, ...]:
+        """A weight may be a view, and so larger than the file that holds it, but not without bound."""
+        sizes = tuple(int(s["as_int"]) for s in meta["sizes"])
+        if any(n < 0 for n in sizes) or product(sizes) > MAX_FOLDED_ELEMENTS:
+            raise ModelError(Code.MODEL_UNSAFE, f"{self._name}: weight {key} has shape {sizes}, which is too large.")
+        return sizes
 
     def _step(self, node: dict[str, Any]) -> Step:
         outputs: list[str | tuple[str, ...]] = []

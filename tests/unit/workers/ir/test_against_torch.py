@@ -8,7 +8,7 @@ import pytest
 import torch
 from ecompile_workers.ir.interpreter import run
 from ecompile_workers.ir.torch_importer import import_module
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from .checks import assert_close, assert_round_trips, rows_for
@@ -16,7 +16,14 @@ from .torch_cases import CASES
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
-@settings(max_examples=3, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(
+    max_examples=3,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 @given(data=st.data())
 def test_operator_equals_pytorch_and_onnx_runtime(name: str, data: Any) -> None:
     torch.manual_seed(0)

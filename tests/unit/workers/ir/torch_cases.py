@@ -102,7 +102,9 @@ def pool(make: Callable[..., nn.Module], *, space: int, dilated: bool) -> Callab
             settings["dilation"] = size(draw, 1, 2)
         else:
             settings["count_include_pad"] = draw(st.booleans())
-        return Case(module=make(kernel, **settings), shape=(size(draw, 1, 3), *(size(draw, 6, 9) for _ in range(space))))
+        return Case(
+            module=make(kernel, **settings), shape=(size(draw, 1, 3), *(size(draw, 6, 9) for _ in range(space)))
+        )
 
     return case
 

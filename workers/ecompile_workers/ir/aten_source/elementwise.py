@@ -149,6 +149,7 @@ BINARY = {
     "add": Op.ADD, "add_": Op.ADD, "sub": Op.SUB, "mul": Op.MUL, "mul_": Op.MUL, "div": Op.DIV, "minimum": Op.MINIMUM,
     "maximum": Op.MAXIMUM, "eq": Op.EQUAL, "lt": Op.LESS, "le": Op.LESS_OR_EQUAL, "gt": Op.GREATER,
     "ge": Op.GREATER_OR_EQUAL, "logical_and": Op.AND, "logical_or": Op.OR, "bitwise_and": Op.AND, "bitwise_or": Op.OR,
+    "__and__": Op.AND, "__or__": Op.OR,
 }  # fmt: skip
 PASSED = (
     "contiguous", "clone", "alias", "detach", "detach_", "dropout", "dropout_", "feature_dropout", "lift_fresh_copy",

@@ -73,10 +73,12 @@ def expand_as(call: Call) -> Value:
     return operations.expand(call.builder, call.flow(), Constant(first=first, second=second))
 
 
-def transpose(call: Call) -> Value:
+def transpose(call: Call, *, last: bool = False) -> Value:
+    """Two axes change places: those given, else the first two, or the last two."""
     x = call.flow()
     order = list(range(x.rank))
-    a, b = x.source_axis(call.integer("dim0", 0)), x.source_axis(call.integer("dim1", 1))
+    a = x.source_axis(call.integer("dim0", -2 if last else 0))
+    b = x.source_axis(call.integer("dim1", -1 if last else 1))
     order[a], order[b] = order[b], order[a]
     return call.builder.transpose(x, order)
 
@@ -205,6 +207,7 @@ CONVERTERS: dict[str, Converter] = {
     "expand_as": expand_as,
     "transpose": transpose,
     "t": transpose,
+    "mT": partial(transpose, last=True),
     "permute": permute,
     "cat": cat,
     "concat": cat,
