@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..ir.graph import Graph
+from ..ir.graph import Graph, Op
 from .abi import ABI_VERSION, MAX_ROWS, GuardBox
 from .blob import Blob
 from .kernels.prelude import prelude
 from .levels import Level
 from .lowering.lower import lower
 from .program import Functions, Program
-from .steps import Step, plan
+from .steps import plan
 
 MAX_STAGED_FLOATS = 1 << 18
 """Outputs are kept back until all rows have been checked; a module takes fewer rows at a time where they are large."""
+
+POSITIONED = frozenset({Op.CONV, Op.MAX_POOL, Op.AVERAGE_POOL, Op.MATMUL, Op.ATTENTION})
+"""Operators that have several positions in one row already."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +29,9 @@ class Printed:
 
 
 def is_flat(graph: Graph) -> bool:
-    """Whether every tensor is a vector: then several rows are worked on as one matrix."""
-    return all(len(tensor.shape) <= 1 for tensor in graph.tensors.values())
+    """Whether all matrices are applied to vectors: then several rows are worked on as one matrix."""
+    matrices = [node for node in graph.nodes if node.op is Op.GEMM]
+    return not any(node.op in POSITIONED for node in graph.nodes) and all(len(m.output.shape) == 1 for m in matrices)
 
 
 def print_c(graph: Graph, guard: GuardBox, level: Level) -> Printed:
@@ -39,7 +43,7 @@ def print_c(graph: Graph, guard: GuardBox, level: Level) -> Printed:
     functions, blob = Functions(), Blob()
     inputs, outputs = graph.input.size, graph.output.size
     lower_bound, upper_bound = blob.put(guard.lower.reshape(-1)), blob.put(guard.upper.reshape(-1))
-    blocks = [lower(steps, graph, level, rows, functions, blob) for rows in _blocks(graph, steps, level)]
+    blocks = [lower(steps, graph, level, rows, functions, blob) for rows in _blocks(graph, level)]
     bodies = [_block(program, *program.printed()) for program in blocks]
     scratch = max(program.printed()[1] for program in blocks)
     max_rows = max(1, min(MAX_ROWS, MAX_STAGED_FLOATS // outputs))
@@ -59,7 +63,7 @@ def print_c(graph: Graph, guard: GuardBox, level: Level) -> Printed:
     return Printed(source="\n".join(parts), weights=blob.content())
 
 
-def _blocks(graph: Graph, steps: tuple[Step, ...], level: Level) -> list[int]:
+def _blocks(graph: Graph, level: Level) -> list[int]:
     """Rows of each block that is printed, largest first."""
     return [level.rows, 1] if is_flat(graph) else [1]
 

@@ -154,7 +154,9 @@ def _positions(gemm: Gemm, level: Level, vectors: int, rows: int) -> list[str]:
     has = gemm.residual_steps is not None
     lines = ["    const float *xo = x; float *yo = y;"]
     lines += ["    const float *ro = r;"] if has else []
-    lines.append(f"    for (int o = 0; o < {gemm.outer}; o++, xo += {xo}, yo += {yo}{f', ro += {ro}' if has else ''}) {{")
+    lines.append(
+        f"    for (int o = 0; o < {gemm.outer}; o++, xo += {xo}, yo += {yo}{f', ro += {ro}' if has else ''}) {{"
+    )
     lines.append("      const float *xi = xo; float *yi = yo;")
     lines += ["      const float *ri = ro;"] if has else []
     whole, rest = divmod(gemm.inner, rows)

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from .maps import literal
 
 
-def print_pack(depth: int, outputs: int, steps: tuple[int, int], widths: Sequence[int], *, scale: float, lanes: int) -> str:
+def print_pack(
+    depth: int, outputs: int, steps: tuple[int, int], widths: Sequence[int], *, scale: float, lanes: int
+) -> str:
     """static void @(x, y): y is panels of scale * x[k * steps[0] + n * steps[1]], zeros past the last output."""
     along_k, along_n = steps
     factor = f" * {literal(scale)}" if scale != 1 else ""

@@ -81,7 +81,10 @@ def _along_kept(
         lines.append(f"    for (int i = 0; i < {whole}; i += LANES) {{")
         lines += [*block("i", "LOADU(xj)", f"STOREU(yi + i, {value});"), "    }"]
     if rest:
-        lines += ["    {", *block(f"{whole}", f"e_loadn(xj, {rest}, 0.0f)", f"e_storen(yi + {whole}, {value}, {rest});")]
+        lines += [
+            "    {",
+            *block(f"{whole}", f"e_loadn(xj, {rest}, 0.0f)", f"e_storen(yi + {whole}, {value}, {rest});"),
+        ]
         lines.append("    }")
     return "\n".join([*lines, "  }", "}", ""])
 

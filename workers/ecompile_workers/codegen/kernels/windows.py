@@ -54,9 +54,7 @@ def print_depthwise(window: Window, *, activation: str, residual: tuple[int, int
     return "\n".join([*lines, "  }", "}", ""])
 
 
-def _columns(
-    window: Window, count: int, padded: int, activation: str, residual: tuple[int, int] | None
-) -> list[str]:
+def _columns(window: Window, count: int, padded: int, activation: str, residual: tuple[int, int] | None) -> list[str]:
     along = window.strides[1] * window.x_steps[1]
     lines = [f"      v a{m} = LOAD(b);" for m in range(count)]
     for row in range(window.kernel[0]):
@@ -73,8 +71,14 @@ def _columns(
 
 
 def print_pool(
-    window: Window, *, size: tuple[int, int], begin: tuple[int, int], end: tuple[int, int], average: bool,
-    count_padding: bool, lanes: int,
+    window: Window,
+    *,
+    size: tuple[int, int],
+    begin: tuple[int, int],
+    end: tuple[int, int],
+    average: bool,
+    count_padding: bool,
+    lanes: int,
 ) -> str:
     """static void @(x, y). x has no padding around it: windows are cut at its borders. Dilation 1."""
     (kh, kw), (sh, sw) = window.kernel, window.strides

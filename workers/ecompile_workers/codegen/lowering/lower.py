@@ -28,9 +28,7 @@ FAMILIES: dict[Op, Callable[[Lowering, Step], None]] = {
     Op.RMS_NORM: lower_norm,
     Op.SOFTMAX: lower_softmax,
     **dict.fromkeys((Op.REDUCE_MEAN, Op.REDUCE_SUM, Op.REDUCE_MAX, Op.REDUCE_MIN), lower_reduction),
-    **dict.fromkeys(
-        (Op.RESHAPE, Op.EXPAND, Op.TRANSPOSE, Op.CONCAT, Op.SLICE, Op.GATHER, Op.PAD), lower_movement
-    ),
+    **dict.fromkeys((Op.RESHAPE, Op.EXPAND, Op.TRANSPOSE, Op.CONCAT, Op.SLICE, Op.GATHER, Op.PAD), lower_movement),
 }
 NOT_COMPILED = frozenset({Op.OPAQUE, Op.EMBEDDING, Op.LSTM, Op.GRU})
 

@@ -98,9 +98,7 @@ def multiply(
     widths = panel_widths(level, outputs, tile.vectors)
     packed = lowering.program.scratch(sum(widths) * level.lanes * depth)
     steps = (b.strides[0], b.strides[1])
-    lowering.program.call(
-        print_pack(depth, outputs, steps, widths, scale=scale, lanes=level.lanes), b.place, packed
-    )
+    lowering.program.call(print_pack(depth, outputs, steps, widths, scale=scale, lanes=level.lanes), b.place, packed)
     gemm = Gemm(
         outer=1,
         inner=rows,

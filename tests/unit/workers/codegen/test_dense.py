@@ -18,7 +18,7 @@ from ecompile_workers.ir.to_onnx import export
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .networks import make_graph, wide_box
+from ..networks import make_graph, wide_box
 
 LEVELS = supported(Path("/proc/cpuinfo").read_text())
 
