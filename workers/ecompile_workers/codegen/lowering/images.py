@@ -12,7 +12,7 @@ from ..kernels.gemm import Gemm, choose_tile, pack, padded_bias, print_gemm
 from ..kernels.windows import Window, print_depthwise, print_pool
 from ..steps import Step
 from ..views import View
-from .base import Halo, Lowering, Unsupported
+from .base import Halo, Lowering, Unsupported, no_halo
 
 
 def wanted_halos(steps: Sequence[Step], graph: Graph) -> dict[str, Halo]:
@@ -53,7 +53,7 @@ def _channels_last(lowering: Lowering, name: str, halo: Halo) -> View:
     has = lowering.halos.get(name)
     if view.strides[1] == 1 and has is not None and has.covers(halo):
         return view
-    if not any((*halo.begin, *halo.end)) and (view.strides[1] == 1 or view.shape[1] == 1):
+    if not any((*halo.begin, *halo.end)) and view.strides[1] == 1:
         return view
     target = lowering.channels_last(None, view.shape, halo, tight=True)
     lowering.map("{0}", [view], target)
@@ -98,8 +98,7 @@ def _target(lowering: Lowering, step: Step) -> View:
     shape = lowering.shape(step.output)
     if name in lowering.wanted:
         return lowering.channels_last(name, shape, lowering.wanted[name])
-    none = (0,) * (len(shape) - 2)
-    return lowering.channels_last(name, shape, Halo(begin=none, end=none))
+    return lowering.channels_last(name, shape, no_halo(len(shape) - 2))
 
 
 def _residual(lowering: Lowering, step: Step, target: View) -> View | None:
@@ -109,8 +108,7 @@ def _residual(lowering: Lowering, step: Step, target: View) -> View | None:
     view = lowering.views[step.residual]
     if view.strides[1] == 1:
         return view
-    none = (0,) * (len(view.shape) - 2)
-    copied = lowering.channels_last(None, view.shape, Halo(begin=none, end=none))
+    copied = lowering.channels_last(None, view.shape, no_halo(len(view.shape) - 2))
     lowering.map("{0}", [view], copied)
     return copied
 
@@ -221,12 +219,7 @@ def lower_pool(lowering: Lowering, step: Step) -> None:
     assert isinstance(a, Pool)
     if lowering.program.rows != 1 or any(d != 1 for d in a.dilations):
         raise Unsupported("pooling with dilation")
-    none = (0,) * len(a.kernel)
-    x = _channels_last(lowering, step.node.inputs[0], Halo(begin=none, end=none))
-    if x.strides[1] != 1:
-        target_in = lowering.channels_last(None, x.shape, Halo(begin=none, end=none), tight=True)
-        lowering.map("{0}", [x], target_in)
-        x = target_in
+    x = _channels_last(lowering, step.node.inputs[0], no_halo(len(a.kernel)))
     target = _target(lowering, step)
     height, width = _two(target.shape[2:], 1)
     window = Window(
