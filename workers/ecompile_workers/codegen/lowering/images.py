@@ -10,9 +10,15 @@ from ...ir.attributes import Convolution, Pool
 from ...ir.graph import Array, Graph, Op
 from ..kernels.gemm import Gemm, choose_tile, pack, padded_bias, print_gemm
 from ..kernels.windows import Window, print_depthwise, print_pool
+from ..kernels.winograd import POINTS, Tiles, print_input, print_output, transformed_weights
 from ..steps import Step
 from ..views import View
 from .base import Halo, Lowering, Unsupported, no_halo
+
+LEAST_WINOGRAD_CHANNELS = 16
+"""With fewer, the transforms cost what the products save."""
+WINOGRAD_BLOCK_FLOATS = 32768
+"""Transformed tiles of a block: they stay in the second-level cache."""
 
 
 def wanted_halos(steps: Sequence[Step], graph: Graph) -> dict[str, Halo]:
@@ -83,6 +89,8 @@ def lower_conv(lowering: Lowering, step: Step) -> None:
     depthwise = a.groups == x.shape[1] == weight.shape[0] and a.groups > 1
     if depthwise:
         _depthwise(lowering, step, x, kernel, bias, target, residual)
+    elif _suits_winograd(lowering, kernel, a, target):
+        _winograd(lowering, step, x, kernel, bias, target, residual)
     elif a.groups == 1:
         _convolve(lowering, step, x, kernel, bias, target, residual)
     elif weight.shape[0] // a.groups % 16 == 0:
@@ -158,6 +166,58 @@ def _convolve(
         target.place,
     ]
     lowering.program.call(print_gemm(gemm, tile, level), *places)
+
+
+def _suits_winograd(lowering: Lowering, kernel: Array, a: Convolution, target: View) -> bool:
+    outputs, channels, kh, kw = kernel.shape
+    height, width = _two(target.shape[2:], 1)
+    square = (kh, kw) == (3, 3) and a.groups == 1 and set((*a.strides, *a.dilations)) == {1}
+    whole = channels % lowering.lanes == outputs % lowering.lanes == height % 2 == width % 2 == 0
+    return square and whole and channels >= LEAST_WINOGRAD_CHANNELS
+
+
+def _winograd(
+    lowering: Lowering, step: Step, x: View, kernel: Array, bias: Array, target: View, residual: View | None
+) -> None:
+    """In blocks of tile rows that stay in the cache: transform, 16 products, transform back."""
+    outputs, channels = kernel.shape[:2]
+    height, width = _two(target.shape[2:], 1)
+    level, program = lowering.program.level, lowering.program
+    per_row = POINTS * (width // 2) * (channels + outputs)
+    rows = max(1, min(height // 2, WINOGRAD_BLOCK_FLOATS // per_row))
+    blob = program.blob
+    tile = choose_tile(level, rows * (width // 2), outputs)
+    weights = [program.constant(blob.put(pack(w, level, tile.vectors))) for w in transformed_weights(kernel)]
+    zeros = program.constant(blob.put(padded_bias(np.zeros(outputs, np.float32), level)))
+    offset = program.constant(blob.put(padded_bias(bias, level)))
+    x_steps, y_steps = _spatial_steps(x), _spatial_steps(target)
+    r_steps = _spatial_steps(residual) if residual is not None else None
+    for start in range(0, height // 2, rows):
+        tiles = Tiles(rows=min(rows, height // 2 - start), columns=width // 2)
+        before = program.scratch(POINTS * tiles.plane(channels))
+        after = program.scratch(POINTS * tiles.plane(outputs))
+        source = x.moved(2 * start * x_steps[0]).place
+        program.call(print_input(tiles, x_steps, channels, lanes=level.lanes), source, before)
+        gemm = Gemm(
+            outer=1,
+            inner=tiles.count,
+            x_steps=(0, channels),
+            y_steps=(0, outputs),
+            length=channels,
+            outputs=outputs,
+        )
+        product = print_gemm(gemm, tile, level)
+        for point in range(POINTS):
+            program.call(
+                product,
+                before.moved(point * tiles.plane(channels)),
+                weights[point],
+                zeros,
+                after.moved(point * tiles.plane(outputs)),
+            )
+        text = print_output(tiles, y_steps, outputs, residual=r_steps, activation=step.activation, lanes=level.lanes)
+        extra = [residual.moved(2 * start * r_steps[0]).place] if residual is not None and r_steps is not None else []
+        program.call(text, after, offset, *extra, target.moved(2 * start * y_steps[0]).place)
 
 
 def _grouped(
