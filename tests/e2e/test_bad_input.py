@@ -90,7 +90,12 @@ def test_full_volume_is_named_and_heals(cluster: Cluster, artifacts: Path) -> No
     }
     cluster.apply(claim, namespace="tight")
     tiny = paths.VOLUMES / "tiny-0"
-    node.inside(["cp", "-r", artifacts / "digits", tiny / "digits"], what="copying the example")
+    few = artifacts / "few"
+    few.mkdir(exist_ok=True)
+    (few / "model.onnx").write_bytes((artifacts / "digits" / "model.onnx").read_bytes())
+    for name in ("calibration.npz", "held_out.npz"):
+        np.savez_compressed(few / name, inputs=np.load(artifacts / "digits" / name)["inputs"][:400])
+    node.inside(["cp", "-r", few, tiny / "digits"], what="copying the example")
     node.inside(["sh", "-c", f"cat /dev/zero > {tiny}/filler || true"], what="filling the volume")
     manifest = make_model("full", jobs={"retries": 0})
     cluster.apply(manifest, namespace="tight")
@@ -98,7 +103,7 @@ def test_full_volume_is_named_and_heals(cluster: Cluster, artifacts: Path) -> No
     def message() -> str:
         return str(cluster.model("full", "tight").get("status", {}).get("message", ""))
 
-    wait_for("the fault in the status", lambda: "No space left" in message(), seconds=120)
+    wait_for("the fault in the status", lambda: "no space left" in message(), seconds=120)
     node.inside(["rm", tiny / "filler"], what="making room")
     cluster.annotate_command("full", "retry room-1", namespace="tight")
     wait_for("Shadow", lambda: cluster.stages("full", "tight") == ["Shadow"], seconds=180)
