@@ -1,256 +1,196 @@
-"""Open Inference Protocol v2 over REST, as a raw ASGI application."""
+"""The REST server: a raw ASGI application of the Open Inference Protocol v2, health and metrics.
+
+Small requests are answered in the event loop, large ones in a thread pool, so that liveness is never starved.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import time
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+from typing import Any, Final
 
-import numpy as np
 import orjson
-from ecompile_crds.errors import Code, DataError, EcompileError, InternalError, ModelError
-from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from ecompile_crds.errors import Code, DataError, EcompileError, InternalError, ResourceError
+from prometheus_client import CollectorRegistry
 
-from .bridge import Answer, Bridge
+from .bridge import Bridge, Outcome
+from .metrics import CONTENT_TYPE, ServingCollector, render_metrics
+from .protocol import (
+    MAX_BODY_BYTES,
+    InferRequest,
+    http_status,
+    parse_request,
+    render_answer,
+    render_error,
+    render_metadata,
+    unknown_model,
+)
+
+logger = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
-MAX_BODY_BYTES = 16 << 20
-INLINE_MACS = 2_000_000
-"""Work up to this (about a millisecond) runs in the event loop; more goes to a thread, so that probes are answered."""
-DATATYPES = {"FP32": np.float32, "FP64": np.float64, "INT32": np.int32, "INT64": np.int64, "UINT8": np.uint8}
-STATUS = {Code.MODEL_NOT_FOUND: 404, Code.REQUEST_TOO_LARGE: 413, Code.OVERLOADED: 429}
-JSON_HEADER = (b"content-type", b"application/json")
-
-
-class Metrics:
-    """Metrics of the pod; labels are bounded: paths and segments."""
-
-    def __init__(self, bridge: Bridge) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter("ecompile_requests_total", "Requests by path", ["path"], registry=self.registry)
-        self.failures = Counter(
-            "ecompile_request_failures_total", "Refused or failed", ["code"], registry=self.registry
-        )
-        self.seconds = Histogram(
-            "ecompile_request_seconds",
-            "Time in the bridge",
-            buckets=(1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1, 1),
-            registry=self.registry,
-        )
-        generation = Gauge("ecompile_routing_generation", "Generation in force", registry=self.registry)
-        generation.set_function(lambda: bridge.state.generation)
-        tripped = Gauge("ecompile_tripped_segments", "Segments that the breaker holds neural", registry=self.registry)
-        tripped.set_function(lambda: len(bridge.alerts()))
-        comparisons = Gauge("ecompile_comparisons", "Comparisons in this generation", registry=self.registry)
-        comparisons.set_function(lambda: sum(s.monitor.comparisons for s in bridge.state.segments))
-        fallbacks = Gauge("ecompile_fallbacks", "Refusals in this generation", registry=self.registry)
-        fallbacks.set_function(lambda: sum(s.monitor.fallbacks for s in bridge.state.segments))
+INLINE_SECONDS: Final = 1e-3
+"""Estimated work above which a request goes to the thread pool; a hop there costs about 0.1 ms."""
+INLINE_BODY_BYTES: Final = 256 << 10
+"""Bodies above this are parsed in the thread pool: orjson and numpy take about 1 ms for it."""
+JSON: Final = b"application/json"
 
 
-class Server:
-    """The ASGI application."""
+class App:
+    """ASGI application. Live from the start; ready once `serve` was called and until `drain`."""
 
-    def __init__(self, bridge: Bridge, *, model: str, version: str) -> None:
-        self._bridge = bridge
+    def __init__(self, *, model: str, version: str, threads: int = 2) -> None:
         self._model = model
         self._version = version
-        self._metrics = Metrics(bridge)
+        self._bridge: Bridge | None = None
+        self._registry = CollectorRegistry()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="infer")
+        self._metadata = b""
+        self.ready = False
         self.draining = False
-        self._inline = sum(s.macs for s in bridge.plan.segments) <= INLINE_MACS
-        self._base = f"/v2/models/{model}"
+        root = f"/v2/models/{model}"
+        self._infer_paths = {f"{root}/infer", f"{root}/versions/{version}/infer"}
+
+    def serve(self, bridge: Bridge) -> None:
+        """Start answering."""
+        self._bridge = bridge
+        self._registry.register(ServingCollector(bridge))
+        self._metadata = render_metadata(bridge.network.plan, model=self._model, version=self._version)
+        self.ready = True
+
+    def drain(self) -> None:
+        """Not ready any more; requests are still answered, and each answer asks the client to connect elsewhere."""
+        self.draining = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-            return
         if scope["type"] != "http":
             return
         try:
-            status, body, header = await self._route(scope, receive)
+            if scope["path"] in self._infer_paths and scope["method"] == "POST":
+                status, kind, body = 200, JSON, await self._infer(scope, receive)
+            else:
+                status, kind, body = self._other(scope["path"], scope["method"])
         except EcompileError as error:
-            self._metrics.failures.labels(str(int(error.code))).inc()
-            status, body, header = _status(error), _error(error), JSON_HEADER
-        await send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [header, (b"content-length", str(len(body)).encode())],
-            }
-        )
+            status, kind, body = self._failed(error)
+        except Exception:
+            logger.exception("request failed")
+            status, kind, body = self._failed(InternalError(Code.INTERNAL, "the request failed; see the pod's log."))
+        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+        if self.draining:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _route(self, scope: Scope, receive: Receive) -> tuple[int, bytes, tuple[bytes, bytes]]:
-        method, path = scope["method"], scope["path"].rstrip("/")
-        if method == "POST" and path.startswith("/v2/models/") and path.endswith("/infer"):
-            self._known(path)
-            return 200, await self._infer(await _body(receive)), JSON_HEADER
-        if method != "GET":
-            raise ModelError(Code.MODEL_NOT_FOUND, f"{method} {path or '/'} is not served; see GET /v2.")
-        match path:
-            case "/v2/health/live":
-                return 200, b'{"live":true}', JSON_HEADER
-            case "/v2/health/ready":
-                ready = not self.draining
-                return (200 if ready else 503), orjson.dumps({"ready": ready}), JSON_HEADER
-            case "/v2":
-                about = {"name": "ecompile", "version": self._version, "extensions": []}
-                return 200, orjson.dumps(about), JSON_HEADER
-            case "/metrics":
-                return 200, generate_latest(self._metrics.registry), (b"content-type", b"text/plain; version=0.0.4")
-        self._known(path)
-        if path.endswith("/ready"):
-            return 200, orjson.dumps({"name": self._model, "ready": not self.draining}), JSON_HEADER
-        return 200, self._metadata(), JSON_HEADER
+    def _failed(self, error: EcompileError) -> tuple[int, bytes, bytes]:
+        if self._bridge is not None:
+            self._bridge.totals.failed(int(error.code))
+        return http_status(error), JSON, render_error(error)
 
-    def _known(self, path: str) -> None:
-        if path != self._base and not path.startswith(f"{self._base}/"):
-            raise ModelError(Code.MODEL_NOT_FOUND, f"{path or '/'} is not served here; the model is {self._model}.")
+    async def _infer(self, scope: Scope, receive: Receive) -> bytes:
+        body = await _read_body(scope, receive)
+        bridge = self._serving()
+        start = perf_counter()
+        plan = bridge.network.plan
+        if len(body) > INLINE_BODY_BYTES:
+            request = await asyncio.get_running_loop().run_in_executor(self._pool, parse_request, body, plan)
+        else:
+            request = parse_request(body, plan)
+        if bridge.network.row_seconds * len(request.rows) > INLINE_SECONDS:
+            outcome, answer = await asyncio.get_running_loop().run_in_executor(
+                self._pool, self._answer, bridge, request
+            )
+        else:
+            bridge.take_comparisons()
+            outcome, answer = self._answer(bridge, request)
+        bridge.settle(outcome)
+        bridge.totals.served(outcome.path, perf_counter() - start)
+        return answer
 
-    def _metadata(self) -> bytes:
-        plan = self._bridge.plan
+    def _answer(self, bridge: Bridge, request: InferRequest) -> tuple[Outcome, bytes]:
+        outcome = bridge.infer(request.rows, neural_only=request.neural_only)
+        output = bridge.network.plan.output
+        return outcome, render_answer(request, outcome, model=self._model, version=self._version, output=output)
 
-        def tensor(name: str, shape: tuple[int, ...]) -> dict[str, object]:
-            return {"name": name, "datatype": "FP32", "shape": [-1, *shape]}
+    def _serving(self) -> Bridge:
+        if self._bridge is None:
+            raise ResourceError(Code.OVERLOADED, "the model is still loading; try again.", retry_after_seconds=1.0)
+        return self._bridge
 
-        return orjson.dumps(
-            {
-                "name": self._model,
-                "versions": [plan.life],
-                "platform": "ecompile_hybrid",
-                "inputs": [tensor(plan.input.name, plan.input.shape)],
-                "outputs": [tensor(plan.output.name, plan.output.shape)],
-            }
+    def _other(self, path: str, method: str) -> tuple[int, bytes, bytes]:
+        allowed = ("POST",) if path.startswith("/v2/models/") and path.endswith("/infer") else ("GET", "HEAD")
+        if method not in allowed:
+            error = DataError(Code.REQUEST_INVALID, f"{method} is not allowed here; use {allowed[0]}.")
+            return 405, JSON, render_error(error)
+        up = self.ready and not self.draining
+        match path.split("/")[1:]:
+            case ["v2", "health", "live"]:
+                return 200, JSON, b'{"live":true}'
+            case ["v2", "health", "ready"]:
+                return (200, JSON, b'{"ready":true}') if up else (503, JSON, b'{"ready":false}')
+            case ["metrics"] if self.ready:
+                return 200, CONTENT_TYPE.encode(), render_metrics(self._registry)
+            case ["v2"]:
+                return 200, JSON, orjson.dumps({"name": "ecompile", "version": "0.1.0", "extensions": []})
+            case ["v2", "models", name, *rest]:
+                return self._about_model(name, rest, up=up)
+        return (
+            404,
+            JSON,
+            render_error(DataError(Code.REQUEST_INVALID, "there is nothing at this path; see /v2.")),
         )
 
-    async def _infer(self, body: bytes) -> bytes:
-        request = _parse(body)
-        rows = self._rows(request)
-        neural = request.get("parameters", {}).get("path") == "neural"
-        start = time.perf_counter()
-        try:
-            if self._inline:
-                answer = self._bridge.infer(rows, force_neural=neural)
-            else:
-                answer = await asyncio.to_thread(self._bridge.infer, rows, force_neural=neural)
-        except EcompileError:
-            raise
-        except Exception as error:
-            # The border of a request: the neural path itself failed. The client gets a code, the pod goes on.
-            raise InternalError(Code.INTERNAL, f"inference failed: {type(error).__name__}: {error}") from error
-        self._metrics.seconds.observe(time.perf_counter() - start)
-        compiled = all(path == "compiled" for path in answer.paths)
-        self._metrics.requests.labels("compiled" if compiled else "neural").inc()
-        return self._response(request, answer, compiled=compiled)
-
-    def _rows(self, request: dict[str, Any]) -> NDArray[np.float32]:
-        plan = self._bridge.plan
-        inputs = request.get("inputs")
-        if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
-            raise DataError(Code.REQUEST_INVALID, "inputs: a list with exactly one tensor is expected.")
-        tensor = inputs[0]
-        if tensor.get("name") != plan.input.name:
-            raise DataError(
-                Code.REQUEST_INVALID, f"inputs[0].name is {tensor.get('name')!r}; this model takes {plan.input.name!r}."
-            )
-        if tensor.get("datatype") not in DATATYPES:
-            raise DataError(
-                Code.REQUEST_INVALID,
-                f"inputs[0].datatype {tensor.get('datatype')!r} is not one of {', '.join(DATATYPES)}.",
-            )
-        try:
-            values = np.asarray(tensor.get("data"), dtype=np.float64).ravel()
-        except (ValueError, TypeError) as error:
-            raise DataError(Code.REQUEST_INVALID, "inputs[0].data: numbers are expected.") from error
-        shape = tensor.get("shape")
-        size = plan.input.size
-        if (
-            not isinstance(shape, list)
-            or len(shape) < 1
-            or any(not isinstance(d, int) or d < 1 for d in shape)
-            or int(np.prod(shape, dtype=np.int64)) != values.size
-            or int(np.prod(shape[1:], dtype=np.int64)) != size
-        ):
-            raise DataError(
-                Code.DATA_SHAPE,
-                f"inputs[0].shape {shape} with {values.size} values does not fit [rows, "
-                f"{', '.join(map(str, plan.input.shape))}].",
-            )
-        return np.ascontiguousarray(values.reshape(-1, size), dtype=np.float32)
-
-    def _response(self, request: dict[str, Any], answer: Answer, *, compiled: bool) -> bytes:
-        plan = self._bridge.plan
-        rows = len(answer.outputs)
-        answered: bytes = orjson.dumps(
-            {
-                "model_name": self._model,
-                "model_version": plan.life,
-                "id": str(request.get("id", "")),
-                "parameters": {
-                    "path": "compiled" if compiled else "neural",
-                    "segments": ";".join(f"{i}:{path}" for i, path in enumerate(answer.paths)),
-                    "generation": answer.generation,
-                },
-                "outputs": [
-                    {
-                        "name": plan.output.name,
-                        "datatype": "FP32",
-                        "shape": [rows, *plan.output.shape],
-                        "data": answer.outputs.ravel(),
-                    }
-                ],
-            },
-            option=orjson.OPT_SERIALIZE_NUMPY,
+    def _about_model(self, name: str, rest: list[str], *, up: bool) -> tuple[int, bytes, bytes]:
+        version: str | None = None
+        if rest[:1] == ["versions"] and len(rest) > 1:
+            version, rest = rest[1], rest[2:]
+        if name != self._model or version not in (None, self._version):
+            raise unknown_model(name, version, model=self._model, served_version=self._version)
+        self._serving()
+        match rest:
+            case []:
+                return 200, JSON, self._metadata
+            case ["ready"]:
+                body = orjson.dumps({"name": self._model, "ready": up})
+                return 200 if up else 503, JSON, body
+        return (
+            404,
+            JSON,
+            render_error(DataError(Code.REQUEST_INVALID, "there is nothing at this path; see /v2.")),
         )
-        return answered
 
 
-def _parse(body: bytes) -> dict[str, Any]:
-    try:
-        request = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise DataError(Code.REQUEST_INVALID, f"the body is not JSON: {error}.") from error
-    if not isinstance(request, dict) or not isinstance(request.get("parameters", {}), dict):
-        raise DataError(Code.REQUEST_INVALID, "the body must be a JSON object with inputs.")
-    return request
-
-
-async def _body(receive: Receive) -> bytes:
-    body = b""
-    while True:
+async def _read_body(scope: Scope, receive: Receive) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"inference-header-content-length":
+            raise DataError(Code.REQUEST_INVALID, "binary tensors are not supported by this version: send JSON.")
+        if name == b"content-length" and value.isdigit() and int(value) > MAX_BODY_BYTES:
+            raise _too_large()
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        return body
+    parts, size = [body], len(body)
+    while message.get("more_body"):
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise DataError(Code.REQUEST_INVALID, "the client went away.")
-        chunk: bytes = message.get("body", b"")
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise DataError(
-                Code.REQUEST_TOO_LARGE, f"the body is larger than {MAX_BODY_BYTES >> 20} MiB; send fewer rows."
-            )
-        if not message.get("more_body"):
-            return body
+            raise DataError(Code.REQUEST_INVALID, "the client closed the connection before the request was complete.")
+        part = message.get("body", b"")
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            raise _too_large()
+        parts.append(part)
+    return b"".join(parts)
 
 
-def _status(error: EcompileError) -> int:
-    return STATUS.get(error.code, 400 if int(error.code) // 1000 == 1 else 500)
-
-
-def _error(error: EcompileError) -> bytes:
-    answer: dict[str, object] = {"error": error.message, "code": int(error.code), "retryable": error.retryable}
-    if error.retry_after_seconds is not None:
-        answer["retryAfterSeconds"] = error.retry_after_seconds
-    return bytes(orjson.dumps(answer))
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            await send({"type": "lifespan.startup.complete"})
-        else:
-            await send({"type": "lifespan.shutdown.complete"})
-            return
+def _too_large() -> DataError:
+    return DataError(
+        Code.REQUEST_TOO_LARGE,
+        f"the request body is larger than {MAX_BODY_BYTES >> 20} MiB: send fewer rows.",
+    )
