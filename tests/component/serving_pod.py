@@ -190,6 +190,7 @@ class Pod:
     world: World
     directory: Path
     port: int
+    grpc_port: int
     process: subprocess.Popen[bytes]
 
     @property
@@ -316,7 +317,7 @@ def started(
     (directory / "token").write_text(TOKEN)
     if operator is not None:
         (trust / "ca.crt").write_bytes(operator.certificate)
-    port = free_port()
+    port, grpc_port = free_port(), free_port()
     env = {
         **os.environ,
         "ECO_NAMESPACE": NAMESPACE,
@@ -327,6 +328,7 @@ def started(
         "ECO_CONTROL_ADDRESS": f"127.0.0.1:{operator.port}" if operator is not None else "",
         "ECO_CONTROL_SERVER_NAME": SERVER_NAME,
         "ECO_PORT": str(port),
+        "ECO_GRPC_PORT": str(grpc_port),
         "POD_NAME": "digits-0",
         "ECO_TRUST_DIR": str(trust),
         "ECO_TOKEN_FILE": str(directory / "token"),
@@ -335,7 +337,7 @@ def started(
     }
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-m", "ecompile_workers.serving"], env=env, stderr=log)
-    pod = Pod(world=world, directory=directory, port=port, process=process)
+    pod = Pod(world=world, directory=directory, port=port, grpc_port=grpc_port, process=process)
     if mounted is not None:
         pod.mount_table(mounted)
     try:

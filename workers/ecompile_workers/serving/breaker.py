@@ -120,6 +120,12 @@ class SegmentWatch:
             )
         return alert
 
+    @property
+    def recent_accuracy(self) -> float | None:
+        """Share of the last comparisons within driftLimit; None before the first."""
+        recent = tuple(self._recent_deltas)  # one step for the interpreter: another thread may be adding
+        return sum(delta <= self._drift.limit for delta in recent) / len(recent) if recent else None
+
     def counters(self) -> SegmentCounters:
         """A copy of the counts, with the detectors' values."""
         compiled_p50, compiled_p99 = self._latency.compiled.quantiles()

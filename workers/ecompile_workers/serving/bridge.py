@@ -135,23 +135,24 @@ class Bridge:
                 comparisons.append(comparison)
         return Outcome(state, x, tuple(served), tuple(comparisons), tuple(faults) if any(faults) else ())
 
-    def settle(self, outcome: Outcome) -> None:
-        """Count an answered request, queue its comparisons, trip what must be tripped."""
-        self.totals.requests += 1
+    def settle(self, outcome: Outcome, *, requests: int = 1) -> None:
+        """Count the requests that one pass answered, queue its comparisons, trip what must be tripped."""
+        self.totals.requests += requests
         if outcome.served is outcome.state.as_requested:
             return
         for position, segment in enumerate(outcome.state.segments):
             watch, how = segment.watch, outcome.served[position]
-            watch.requested()
-            alert = None
-            if how is Served.COMPILED:
-                alert = watch.answered()
-            elif how is Served.OUTSIDE_GUARD:
-                alert = watch.refused()
-            elif how is Served.FAULT:
-                alert = watch.faulted(outcome.faults[position])
-            if alert is not None:
-                self._trip(alert)
+            for _ in range(requests):
+                watch.requested()
+                alert = None
+                if how is Served.COMPILED:
+                    alert = watch.answered()
+                elif how is Served.OUTSIDE_GUARD:
+                    alert = watch.refused()
+                elif how is Served.FAULT:
+                    alert = watch.faulted(outcome.faults[position])
+                if alert is not None:
+                    self._trip(alert)
         for comparison in outcome.comparisons:
             if not self._comparer.submit(comparison):
                 comparison.watch.dropped()

@@ -5,7 +5,6 @@ Unloaded when the last route and the last request that use them are gone (refere
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +14,10 @@ from weakref import WeakValueDictionary
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from ecompile_crds.errors import Code, ModelError, ResourceError
+from ecompile_crds.evidence import Evidence
 from ecompile_crds.plan import Plan
 from ecompile_crds.routing import SegmentRoute
+from pydantic import ValidationError
 
 from ..codegen import levels, signing
 from ..codegen.bundle import Bundle, read_bundle
@@ -38,6 +39,11 @@ class LoadedModule:
     """run(x, y) -> reason; 0 where y was written."""
     outputs: int
     function: CompiledFunction
+    lower: Rows
+    upper: Rows
+    """The guard: [features] float32 each."""
+    evidence: str = ""
+    """Label of the evidence, such as `sampled(n=1100, <=2.7e-03)`."""
 
 
 def trusted_keys(trust_dir: Path) -> tuple[Ed25519PublicKey, ...]:
@@ -93,13 +99,17 @@ class ModuleStore:
             self._check_identity(bundle, route.segment)
             function = bundle.load(cpu_levels())
             self._check_sizes(function, route.segment)
-            _warm(bundle, function)
+            lower, upper = _guard(bundle, function)
+            _warm(function, lower, upper)
             module = LoadedModule(
                 name=route.module or "",
                 digest=route.bundle_digest,
                 run=function.run,
                 outputs=function.outputs,
                 function=function,
+                lower=lower,
+                upper=upper,
+                evidence=_evidence(bundle),
             )
             self._loaded[key] = module
             return module
@@ -123,14 +133,28 @@ class ModuleStore:
             )
 
 
-def _warm(bundle: Bundle, function: CompiledFunction) -> None:
-    """Run the point of the guard nearest to zero: pages are touched, and a module that cannot answer is found here."""
+def _guard(bundle: Bundle, function: CompiledFunction) -> tuple[Rows, Rows]:
+    """Lower and upper bound of each feature."""
     try:
         guard = bundle.meta["guard"]
-        lower, upper = (np.asarray(guard[side], dtype=np.float32) for side in ("lower", "upper"))
-        row = np.clip(np.zeros((1, function.inputs), dtype=np.float32), lower, upper)
-    except (KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
+        lower, upper = (np.asarray(guard[side], dtype=np.float32).reshape(-1) for side in ("lower", "upper"))
+    except (KeyError, TypeError, ValueError) as error:
         raise ModelError(Code.BUNDLE_MALFORMED, "meta.json in the bundle has no usable guard.") from error
+    if lower.size != function.inputs or upper.size != function.inputs:
+        raise ModelError(Code.BUNDLE_MALFORMED, "the guard in the bundle has not one bound for each feature.")
+    return lower, upper
+
+
+def _evidence(bundle: Bundle) -> str:
+    try:
+        return Evidence.model_validate(bundle.meta["evidence"]).label()
+    except (KeyError, ValidationError):
+        return ""
+
+
+def _warm(function: CompiledFunction, lower: Rows, upper: Rows) -> None:
+    """Run the point of the guard nearest to zero: pages are touched, and a module that cannot answer is found here."""
+    row = np.clip(np.zeros((1, function.inputs), dtype=np.float32), lower, upper)
     for _ in range(WARM_RUNS):
         y = np.empty((1, function.outputs), dtype=np.float32)
         reason = function.run(row, y)

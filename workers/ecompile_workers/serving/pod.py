@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from dataclasses import dataclass
 from random import Random
 from types import FrameType
 
@@ -19,8 +18,10 @@ from .comparison import Comparer
 from .control_client import ControlClient
 from .modules import ModuleStore, trusted_keys
 from .neural import load_network
+from .oip_grpc import GrpcServer
 from .routing import Identity
 from .server import App
+from .service import Service
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -41,35 +42,27 @@ SWITCH_INTERVAL_SECONDS = 0.0005
 class Server(uvicorn.Server):
     """uvicorn, with a drain before it stops."""
 
-    def __init__(self, config: uvicorn.Config, app: App) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
-        self._app = app
+        self._service = service
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: drain, then stop. Second: stop now."""
-        if self._app.draining:
+        if self._service.draining:
             self.should_exit = True
             return
-        self._app.drain()
+        self._service.drain()
         asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._stop)
 
     def _stop(self) -> None:
         self.should_exit = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What runs beside the HTTP server."""
-
-    client: ControlClient
-    adopter: Adopter
-    comparer: Comparer
-
-
 async def serve(settings: Settings) -> int:
     """Run until a signal; the exit status is 0, or that of the error that made serving impossible."""
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    app = App(model=settings.model, version=settings.life)
+    service = Service(model=settings.model, version=settings.life)
+    app = App(service)
     config = uvicorn.Config(
         app,
         host="0.0.0.0",
@@ -84,11 +77,14 @@ async def serve(settings: Settings) -> int:
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_keep_alive=75,
     )
-    server = Server(config, app)
+    server = Server(config, service)
+    grpc_server = GrpcServer(service, port=settings.grpc_port) if settings.grpc_port is not None else None
     running = asyncio.create_task(_run(settings, app))
     listening = asyncio.create_task(server.serve())
     status = 0
     try:
+        if grpc_server is not None:
+            await grpc_server.start()
         await asyncio.wait({running, listening}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             try:
@@ -101,7 +97,10 @@ async def serve(settings: Settings) -> int:
                 status = InternalError(Code.INTERNAL, "").exit_status
             server.should_exit = True
         await listening
+        if grpc_server is not None:
+            await grpc_server.stop(GRACE_SECONDS)
     finally:
+        service.close()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     return status

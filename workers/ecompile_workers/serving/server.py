@@ -1,196 +1,180 @@
-"""The REST server: a raw ASGI application of the Open Inference Protocol v2, health and metrics.
-
-Small requests are answered in the event loop, large ones in a thread pool, so that liveness is never starved.
-"""
+"""The REST server: a raw ASGI application of the Open Inference Protocol v2, health and metrics."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
-from time import perf_counter
 from typing import Any, Final
 
 import orjson
-from ecompile_crds.errors import Code, DataError, EcompileError, InternalError, ResourceError
+from ecompile_crds.errors import Code, DataError, DeadlineError, EcompileError
 from prometheus_client import CollectorRegistry
 
-from .bridge import Bridge, Outcome
+from .bridge import Bridge
 from .metrics import CONTENT_TYPE, ServingCollector, render_metrics
-from .protocol import (
-    MAX_BODY_BYTES,
-    InferRequest,
-    http_status,
-    parse_request,
-    render_answer,
-    render_error,
-    render_metadata,
-    unknown_model,
-)
-
-logger = logging.getLogger(__name__)
+from .protocol import EXTENSIONS, MAX_BODY_BYTES, SERVER_NAME, too_large, unknown_model
+from .rest import HEADER_LENGTH, JSON, Headers, parse_request, render_answer, render_error, render_metadata
+from .service import Service
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-INLINE_SECONDS: Final = 1e-3
-"""Estimated work above which a request goes to the thread pool; a hop there costs about 0.1 ms."""
-INLINE_BODY_BYTES: Final = 256 << 10
-"""Bodies above this are parsed in the thread pool: orjson and numpy take about 1 ms for it."""
-JSON: Final = b"application/json"
+BODY_SECONDS: Final = 30.0
+"""Time for a request's body to arrive once its headers have; a client that is slower holds what others could use."""
+JSON_HEADERS: Final = ((b"content-type", JSON),)
+
+Response = tuple[int, Headers, bytes]
 
 
 class App:
-    """ASGI application. Live from the start; ready once `serve` was called and until `drain`."""
+    """ASGI application. Live from the start; ready once `serve` was called and until the service drains."""
 
-    def __init__(self, *, model: str, version: str, threads: int = 2) -> None:
-        self._model = model
-        self._version = version
-        self._bridge: Bridge | None = None
+    def __init__(self, service: Service, *, body_seconds: float = BODY_SECONDS) -> None:
+        self._service = service
+        self._body_seconds = body_seconds
         self._registry = CollectorRegistry()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="infer")
         self._metadata = b""
-        self.ready = False
-        self.draining = False
-        root = f"/v2/models/{model}"
-        self._infer_paths = {f"{root}/infer", f"{root}/versions/{version}/infer"}
+        root = f"/v2/models/{service.model}"
+        self._infer_paths = {f"{root}/infer", f"{root}/versions/{service.version}/infer"}
 
     def serve(self, bridge: Bridge) -> None:
         """Start answering."""
-        self._bridge = bridge
+        service = self._service
         self._registry.register(ServingCollector(bridge))
-        self._metadata = render_metadata(bridge.network.plan, model=self._model, version=self._version)
-        self.ready = True
-
-    def drain(self) -> None:
-        """Not ready any more; requests are still answered, and each answer asks the client to connect elsewhere."""
-        self.draining = True
+        self._metadata = render_metadata(bridge.network.plan, model=service.model, version=service.version)
+        service.start(bridge)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         try:
             if scope["path"] in self._infer_paths and scope["method"] == "POST":
-                status, kind, body = 200, JSON, await self._infer(scope, receive)
+                status, headers, body = await self._infer(scope, receive)
             else:
-                status, kind, body = self._other(scope["path"], scope["method"])
-        except EcompileError as error:
-            status, kind, body = self._failed(error)
-        except Exception:
-            logger.exception("request failed")
-            status, kind, body = self._failed(InternalError(Code.INTERNAL, "the request failed; see the pod's log."))
-        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
-        if self.draining:
+                status, headers, body = self._other(scope["path"], scope["method"])
+        except Exception as error:  # the border of a request: every error becomes an answer
+            status, headers, body = _failed(self._service.failed(error))
+        headers.append((b"content-length", b"%d" % len(body)))
+        if self._service.draining:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _failed(self, error: EcompileError) -> tuple[int, bytes, bytes]:
-        if self._bridge is not None:
-            self._bridge.totals.failed(int(error.code))
-        return http_status(error), JSON, render_error(error)
-
-    async def _infer(self, scope: Scope, receive: Receive) -> bytes:
-        body = await _read_body(scope, receive)
-        bridge = self._serving()
-        start = perf_counter()
-        plan = bridge.network.plan
-        if len(body) > INLINE_BODY_BYTES:
-            request = await asyncio.get_running_loop().run_in_executor(self._pool, parse_request, body, plan)
-        else:
-            request = parse_request(body, plan)
-        if bridge.network.row_seconds * len(request.rows) > INLINE_SECONDS:
-            outcome, answer = await asyncio.get_running_loop().run_in_executor(
-                self._pool, self._answer, bridge, request
+    async def _infer(self, scope: Scope, receive: Receive) -> Response:
+        service = self._service
+        size_bytes, json_bytes = _sizes(scope)
+        service.admission.enter(size_bytes)
+        try:
+            body = await self._read_body(receive)
+            plan = service.bridge.network.plan
+            request = await service.parse(len(body), lambda: parse_request(body, plan, json_bytes=json_bytes))
+            headers, answer = await service.infer(
+                request,
+                lambda answer: render_answer(
+                    request, answer, model=service.model, version=service.version, output=plan.output
+                ),
             )
-        else:
-            bridge.take_comparisons()
-            outcome, answer = self._answer(bridge, request)
-        bridge.settle(outcome)
-        bridge.totals.served(outcome.path, perf_counter() - start)
-        return answer
+        finally:
+            service.admission.leave(size_bytes)
+        return 200, headers, answer
 
-    def _answer(self, bridge: Bridge, request: InferRequest) -> tuple[Outcome, bytes]:
-        outcome = bridge.infer(request.rows, neural_only=request.neural_only)
-        output = bridge.network.plan.output
-        return outcome, render_answer(request, outcome, model=self._model, version=self._version, output=output)
+    async def _read_body(self, receive: Receive) -> bytes:
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body"):
+            return body
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                return await _rest_of_body(body, receive)
+        except TimeoutError as error:
+            raise DeadlineError(
+                Code.REQUEST_TIMEOUT, f"the request body did not arrive within {self._body_seconds:g} s; send it again."
+            ) from error
 
-    def _serving(self) -> Bridge:
-        if self._bridge is None:
-            raise ResourceError(Code.OVERLOADED, "the model is still loading; try again.", retry_after_seconds=1.0)
-        return self._bridge
-
-    def _other(self, path: str, method: str) -> tuple[int, bytes, bytes]:
+    def _other(self, path: str, method: str) -> Response:
         allowed = ("POST",) if path.startswith("/v2/models/") and path.endswith("/infer") else ("GET", "HEAD")
         if method not in allowed:
             error = DataError(Code.REQUEST_INVALID, f"{method} is not allowed here; use {allowed[0]}.")
-            return 405, JSON, render_error(error)
-        up = self.ready and not self.draining
+            return 405, [*JSON_HEADERS, (b"allow", ", ".join(allowed).encode())], render_error(error)[1]
+        service = self._service
         match path.split("/")[1:]:
             case ["v2", "health", "live"]:
-                return 200, JSON, b'{"live":true}'
+                return 200, [*JSON_HEADERS], b'{"live":true}'
             case ["v2", "health", "ready"]:
-                return (200, JSON, b'{"ready":true}') if up else (503, JSON, b'{"ready":false}')
-            case ["metrics"] if self.ready:
-                return 200, CONTENT_TYPE.encode(), render_metrics(self._registry)
+                return _told(200 if service.ready else 503, {"ready": service.ready})
+            case ["metrics"] if self._metadata:
+                return 200, [(b"content-type", CONTENT_TYPE.encode())], render_metrics(self._registry)
             case ["v2"]:
-                return 200, JSON, orjson.dumps({"name": "ecompile", "version": "0.1.0", "extensions": []})
+                return _told(200, {"name": SERVER_NAME, "version": service.version, "extensions": EXTENSIONS})
             case ["v2", "models", name, *rest]:
-                return self._about_model(name, rest, up=up)
-        return (
-            404,
-            JSON,
-            render_error(DataError(Code.REQUEST_INVALID, "there is nothing at this path; see /v2.")),
-        )
+                return self._about_model(name, rest)
+        return _nothing_here()
 
-    def _about_model(self, name: str, rest: list[str], *, up: bool) -> tuple[int, bytes, bytes]:
+    def _about_model(self, name: str, rest: list[str]) -> Response:
+        service = self._service
         version: str | None = None
         if rest[:1] == ["versions"] and len(rest) > 1:
             version, rest = rest[1], rest[2:]
-        if name != self._model or version not in (None, self._version):
-            raise unknown_model(name, version, model=self._model, served_version=self._version)
-        self._serving()
+        if name != service.model or version not in (None, service.version):
+            raise unknown_model(name, version, model=service.model, served_version=service.version)
         match rest:
-            case []:
-                return 200, JSON, self._metadata
             case ["ready"]:
-                body = orjson.dumps({"name": self._model, "ready": up})
-                return 200 if up else 503, JSON, body
-        return (
-            404,
-            JSON,
-            render_error(DataError(Code.REQUEST_INVALID, "there is nothing at this path; see /v2.")),
-        )
+                return _told(200 if service.ready else 503, {"name": name, "ready": service.ready})
+            case []:
+                assert service.bridge, "raises while the model is loading"
+                return 200, [*JSON_HEADERS], self._metadata
+        return _nothing_here()
 
 
-async def _read_body(scope: Scope, receive: Receive) -> bytes:
+def _told(status: int, document: dict[str, object]) -> Response:
+    return status, [*JSON_HEADERS], orjson.dumps(document)
+
+
+def _failed(error: EcompileError) -> Response:
+    headers, body = render_error(error)
+    return error.http_status, headers, body
+
+
+def _nothing_here() -> Response:
+    error = DataError(Code.REQUEST_INVALID, "there is nothing at this path; see /v2.")
+    return 404, [*JSON_HEADERS], render_error(error)[1]
+
+
+def _sizes(scope: Scope) -> tuple[int, int | None]:
+    """Most bytes that the body may have, and the length of its JSON where binary tensors follow.
+
+    Raises DataError where the headers promise what is not accepted.
+    """
+    size_bytes, json_bytes = MAX_BODY_BYTES, None
     for name, value in scope["headers"]:
-        if name == b"inference-header-content-length":
-            raise DataError(Code.REQUEST_INVALID, "binary tensors are not supported by this version: send JSON.")
-        if name == b"content-length" and value.isdigit() and int(value) > MAX_BODY_BYTES:
-            raise _too_large()
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body"):
-        return body
-    parts, size = [body], len(body)
-    while message.get("more_body"):
+        if name == b"content-length" and value.isdigit():
+            size_bytes = int(value)
+            if size_bytes > MAX_BODY_BYTES:
+                raise too_large()
+        elif name == HEADER_LENGTH:
+            if not value.isdigit() or len(value) > 10:
+                raise DataError(Code.REQUEST_INVALID, "Inference-Header-Content-Length must be a number of bytes.")
+            json_bytes = int(value)
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            raise DataError(
+                Code.REQUEST_INVALID,
+                f"Content-Encoding {value[:40].decode('latin1')!r} is not supported; send it plain.",
+            )
+    return size_bytes, json_bytes
+
+
+async def _rest_of_body(first: bytes, receive: Receive) -> bytes:
+    parts, size, more = [first], len(first), True
+    while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise DataError(Code.REQUEST_INVALID, "the client closed the connection before the request was complete.")
         part = message.get("body", b"")
         size += len(part)
         if size > MAX_BODY_BYTES:
-            raise _too_large()
+            raise too_large()
         parts.append(part)
+        more = message.get("more_body", False)
     return b"".join(parts)
-
-
-def _too_large() -> DataError:
-    return DataError(
-        Code.REQUEST_TOO_LARGE,
-        f"the request body is larger than {MAX_BODY_BYTES >> 20} MiB: send fewer rows.",
-    )

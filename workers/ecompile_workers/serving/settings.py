@@ -13,6 +13,7 @@ from ecompile_crds.hybridmodel import Analysis
 from pydantic import ValidationError
 
 DEFAULT_PORT = 8080
+DEFAULT_GRPC_PORT = 8081
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,8 @@ class Settings:
     """Name that the operator's certificate must carry; empty: the host of `control_address`."""
     analysis: Analysis
     port: int
+    grpc_port: int | None
+    """None: no gRPC (ECO_GRPC_PORT=0)."""
     pod: str
     trust_dir: Path
     token_file: Path
@@ -58,6 +61,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         control_server_name=environ.get("ECO_CONTROL_SERVER_NAME", "").strip(),
         analysis=_analysis(environ.get("ECO_ANALYSIS", "")),
         port=_port("ECO_PORT", environ.get("ECO_PORT", "") or str(DEFAULT_PORT)),
+        grpc_port=_grpc_port(environ.get("ECO_GRPC_PORT", "") or str(DEFAULT_GRPC_PORT)),
         pod=environ.get("POD_NAME", "") or socket.gethostname(),
         trust_dir=Path(environ.get("ECO_TRUST_DIR", "") or names.TRUST_PATH),
         token_file=Path(environ.get("ECO_TOKEN_FILE", "") or names.TOKEN_PATH),
@@ -69,6 +73,10 @@ def _port(name: str, text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
         raise DataError(Code.SPEC_INVALID, f"{name} is {text[:40]!r}; it must be a port number from 1 to 65535.")
     return int(text)
+
+
+def _grpc_port(text: str) -> int | None:
+    return None if text == "0" else _port("ECO_GRPC_PORT", text)
 
 
 def _address(text: str) -> str:

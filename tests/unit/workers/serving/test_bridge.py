@@ -13,7 +13,6 @@ from ecompile_crds.routing import RouteMode, SegmentRoute
 from ecompile_workers.serving.breaker import AlertKind
 from ecompile_workers.serving.bridge import Served
 from ecompile_workers.serving.local import LocalPod
-from ecompile_workers.serving.modules import LoadedModule
 
 from .world import KEY, Rows, World, make_world, oracle, rows, table
 
@@ -39,13 +38,7 @@ def break_module(pod: LocalPod, run: Callable[[Rows, Rows], int]) -> None:
     state = pod.bridge.state
     first = state.segments[0]
     assert first.module is not None
-    module = LoadedModule(
-        name="broken",
-        digest="",
-        run=run,
-        outputs=first.module.outputs,
-        function=first.module.function,
-    )
+    module = replace(first.module, name="broken", digest="", run=run)
     pod.bridge._state = replace(state, segments=(replace(first, module=module), *state.segments[1:]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import numpy as np
 import orjson
 import pytest
 from ecompile_crds.routing import RouteMode
+from ecompile_workers.serving.admission import Limits
 from ecompile_workers.serving.local import LocalPod
 from ecompile_workers.serving.server import App
+from ecompile_workers.serving.service import Service
 
 from .world import INPUTS, KEY, LIFE, MODEL, make_world, oracle, rows, table
 
@@ -28,8 +31,15 @@ def pod(tmp_path: Path) -> Iterator[LocalPod]:
 
 
 @pytest.fixture
-def app(pod: LocalPod) -> App:
-    made = App(model=MODEL, version=LIFE)
+def service() -> Iterator[Service]:
+    made = Service(model=MODEL, version=LIFE)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def app(pod: LocalPod, service: Service) -> App:
+    made = App(service)
     made.serve(pod.bridge)
     return made
 
@@ -135,6 +145,7 @@ BAD: list[tuple[str, bytes, int, int, str]] = [
     ("a number as data", request(1.0), 400, 1002, "numbers only"),
     ("other output", request(outputs=[{"name": "z"}]), 400, 1009, "'h1'"),
     ("outputs not a list", request(outputs=3), 400, 1009, "'h1'"),
+    ("explain not a flag", request(parameters={"explain": 1}), 400, 1009, "parameters.explain"),
     ("other path", request(parameters={"path": "compiled"}), 400, 1009, "parameters.path"),
     ("parameters not an object", request(parameters=[1]), 400, 1009, "parameters.path"),
     ("id not a string", request(id=7), 400, 1009, "id must be"),
@@ -162,12 +173,144 @@ async def test_huge_body_is_refused(app: App, announced: bool) -> None:
     assert "16 MiB" in answer["error"]
 
 
+def binary(
+    x: Any, *, datatype: str = "FP32", size: int | None = None, **top: Any
+) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
+    """A body with rows `x` as bytes after the JSON, and its headers."""
+    raw = x.tobytes()
+    tensor = {
+        "name": "x",
+        "shape": list(x.shape),
+        "datatype": datatype,
+        "parameters": {"binary_data_size": len(raw) if size is None else size},
+    }
+    head = orjson.dumps({"inputs": [tensor]} | top)
+    return head + raw, ((b"inference-header-content-length", b"%d" % len(head)),)
+
+
 @pytest.mark.asyncio
-async def test_binary_tensors_are_refused(app: App) -> None:
-    """Not supported by this version, and said so."""
-    headers = ((b"inference-header-content-length", b"10"),)
-    status, answer, _ = await call(app, "POST", INFER, request(), headers=headers)
-    assert status == 400 and "binary" in answer["error"]
+@pytest.mark.parametrize(
+    ("datatype", "dtype"), [("FP32", "<f4"), ("FP64", "<f8"), ("FP16", "<f2"), ("INT8", "i1"), ("UINT64", "<u8")]
+)
+async def test_binary_tensor_is_answered_as_json_is(app: App, datatype: str, dtype: str) -> None:
+    """Little-endian elements after the JSON; the answer is JSON unless bytes are asked for."""
+    x = np.abs(np.round(rows(3))).astype(dtype)
+    body, headers = binary(x, datatype=datatype)
+    status, answer, _ = await call(app, "POST", INFER, body, headers=headers)
+    assert status == 200
+    expected = oracle(x.astype(np.float32))
+    np.testing.assert_allclose(np.reshape(answer["outputs"][0]["data"], (3, 8)), expected, atol=1e-5)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"parameters": {"binary_data_output": True}},
+        {"outputs": [{"name": "h1", "parameters": {"binary_data": True}}]},
+        {"outputs": [{"name": "h1"}], "parameters": {"binary_data_output": True}},
+    ],
+)
+async def test_binary_output_where_asked_for(app: App, asked: dict[str, Any]) -> None:
+    """The header tells where the JSON ends."""
+    body, headers = binary(rows(2), **asked)
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app({"type": "http", "method": "POST", "path": INFER, "headers": list(headers)}, receive, send)
+    told = dict(sent[0]["headers"])
+    assert told[b"content-type"] == b"application/octet-stream"
+    length = int(told[b"inference-header-content-length"])
+    (output,) = orjson.loads(sent[1]["body"][:length])["outputs"]
+    raw = sent[1]["body"][length:]
+    assert output["parameters"] == {"binary_data_size": len(raw)} and "data" not in output
+    np.testing.assert_allclose(np.frombuffer(raw, "<f4").reshape(output["shape"]), oracle(rows(2)), atol=1e-5)
+
+
+def announced(body: bytes, json_bytes: int | bytes) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
+    """A body whose header tells the length of its JSON."""
+    told = json_bytes if isinstance(json_bytes, bytes) else b"%d" % json_bytes
+    return body, ((b"inference-header-content-length", told),)
+
+
+def output_with(**parameters: Any) -> bytes:
+    return request(outputs=[{"name": "h1", "parameters": parameters}])
+
+
+BAD_BINARY: list[tuple[str, Any, str]] = [
+    ("size told wrong", lambda: binary(rows(1), size=60), "binary_data_size is 60, but 64 bytes"),
+    ("too few bytes", lambda: binary(rows(1)[:, :15]), "[rows, 16]"),
+    ("bytes of another type", lambda: binary(rows(1), datatype="FP64"), "need 128"),
+    ("JSON cut off", lambda: announced(request(), 20), "not JSON"),
+    ("header longer than body", lambda: announced(b"{}", 3), "has 2 bytes"),
+    ("header not a number", lambda: announced(b"{}", b"-1"), "number of bytes"),
+    ("bytes not announced", lambda: announced(request() + b"abc", len(request())), "3 bytes follow"),
+    ("compressed", lambda: (b"", ((b"content-encoding", b"gzip"),)), "Content-Encoding"),
+    ("classification", lambda: (output_with(classification=3), ()), "classification"),
+    ("flag not boolean", lambda: (output_with(binary_data=1), ()), "binary_data"),
+]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("make", "sentence"), [b[1:] for b in BAD_BINARY], ids=[b[0] for b in BAD_BINARY])
+async def test_bad_binary_request_is_answered_with_a_sentence(app: App, make: Any, sentence: str) -> None:
+    """400 and the field at fault."""
+    body, headers = make()
+    status, answer, _ = await call(app, "POST", INFER, body, headers=headers)
+    assert (status, answer["retryable"]) == (400, False)
+    assert sentence in answer["error"]
+
+
+@pytest.mark.asyncio
+async def test_explanation_says_who_answered_and_how_sure_it_is(app: App) -> None:
+    """The module's evidence, and the terms of the confidence."""
+    _, answer, _ = await call(app, "POST", INFER, request(parameters={"explain": True}))
+    (segment,) = orjson.loads(answer["parameters"]["explanation"])
+    assert (segment["served"], segment["module"], segment["ood"]) == ("compiled", "digits-0-a1", 0.0)
+    assert segment["confidence"] == 1.0 and segment["recentAccuracy"] is None
+    far = [20.0] + [0.0] * (INPUTS - 1)
+    _, answer, _ = await call(app, "POST", INFER, request(far, parameters={"explain": True}))
+    (segment,) = orjson.loads(answer["parameters"]["explanation"])
+    assert (segment["served"], segment["ood"]) == ("neural:outside-guard", pytest.approx(0.8))
+    assert segment["confidence"] == pytest.approx(0.2)
+
+
+@pytest.mark.asyncio
+async def test_body_that_arrives_too_slowly_is_given_up(pod: LocalPod, service: Service) -> None:
+    """408, and the place is free again."""
+    app = App(service, body_seconds=0.01)
+    app.serve(pod.bridge)
+    first = [{"type": "http.request", "body": b"{", "more_body": True}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return first.pop() if first else await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app({"type": "http", "method": "POST", "path": INFER, "headers": []}, receive, send)
+    assert sent[0]["status"] == 408
+    assert orjson.loads(sent[1]["body"])["code"] == 4003
+    assert (service.admission.requests, service.admission.body_bytes) == (0, 0)
+
+
+@pytest.mark.asyncio
+async def test_too_much_at_once_is_refused_with_the_time_to_come_back(pod: LocalPod) -> None:
+    """429 with Retry-After; nothing is queued."""
+    service = Service(model=MODEL, version=LIFE, limits=Limits(requests=0))
+    app = App(service)
+    app.serve(pod.bridge)
+    status, answer, headers = await call(app, "POST", INFER, request())
+    service.close()
+    assert (status, answer["code"], answer["retryable"]) == (429, 3009, True)
+    assert answer["retryAfterSeconds"] > 0 and headers[b"retry-after"] == b"1"
+    assert pod.bridge.totals.errors == {3009: 1}
 
 
 @pytest.mark.asyncio
@@ -212,9 +355,9 @@ async def test_metrics_count_paths_and_errors(app: App) -> None:
 
 
 @pytest.mark.asyncio
-async def test_pod_is_live_but_not_ready_while_loading() -> None:
+async def test_pod_is_live_but_not_ready_while_loading(service: Service) -> None:
     """Requests are told to come back."""
-    app = App(model=MODEL, version=LIFE)
+    app = App(service)
     assert (await call(app, "GET", "/v2/health/live"))[0] == 200
     assert (await call(app, "GET", "/v2/health/ready"))[0] == 503
     status, answer, _ = await call(app, "POST", INFER, request())
@@ -222,9 +365,9 @@ async def test_pod_is_live_but_not_ready_while_loading() -> None:
 
 
 @pytest.mark.asyncio
-async def test_draining_pod_answers_but_sends_clients_away(app: App) -> None:
+async def test_draining_pod_answers_but_sends_clients_away(app: App, service: Service) -> None:
     """Not ready, still right, and the connection is closed by the client."""
-    app.drain()
+    service.drain()
     assert (await call(app, "GET", "/v2/health/ready"))[0] == 503
     status, _, headers = await call(app, "POST", INFER, request())
     assert status == 200 and headers[b"connection"] == b"close"
