@@ -333,6 +333,7 @@ def started(
         "ECO_TRUST_DIR": str(trust),
         "ECO_TOKEN_FILE": str(directory / "token"),
         "ECO_ROUTING_DIR": str(directory / "routing"),
+        "ECO_STATE_DIR": str(directory / "state"),
         **environment,
     }
     with (directory / "log").open("wb") as log:

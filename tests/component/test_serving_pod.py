@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from ecompile_crds.control import control_pb2
 from ecompile_crds.routing import RouteMode, SegmentRoute
 
-from tests.unit.workers.serving.world import LIFE, MODEL, NAMESPACE, World, make_world, oracle, rows, table
+from tests.unit.workers.serving.world import INPUTS, LIFE, MODEL, NAMESPACE, World, make_world, oracle, rows, table
 
 from .serving_pod import (
     TOKEN,
@@ -110,7 +111,7 @@ def test_drifted_inputs_fall_back_and_raise_an_alert(operator: FakeOperator) -> 
 def test_output_that_is_not_finite_trips_the_breaker(operator: FakeOperator) -> None:
     """Weights that overflow: answered by the network, alert BREAKER, neural from the next request on."""
     with running_pod(operator) as pod, contextlib.closing(pod.client()) as client:
-        operator.send(table(2, pod.world.route(RouteMode.COMPILED, bundle=pod.world.bundle(poisoned=True))))
+        operator.send(table(2, pod.world.route(RouteMode.COMPILED, bundle=pod.world.bundle(fault="nan"))))
         operator.wait_acknowledged(2)
         x = rows(1) + np.float32(3.0)
         status, answer = infer(client, np.clip(x, 0, 3.9))
@@ -229,3 +230,25 @@ def test_unusable_plan_ends_the_pod_with_a_sentence(
         assert pod.process.wait(60) == status
         assert sentence in pod.log
         assert "Traceback" not in pod.log
+
+
+@pytest.mark.parametrize("fault", ["crash", "hang"])
+def test_module_that_kills_the_process_is_kept_out_after_the_restart(tmp_path: Path, fault: str) -> None:
+    """The container starts again in the same pod: the network answers what killed it, and the alert says why."""
+    world = make_world(tmp_path / "artifacts")
+    deadly = np.full((1, INPUTS), 3.0, dtype=np.float32)
+    mounted = table(2, world.route(RouteMode.COMPILED, bundle=world.bundle(fault=fault)))
+    with started(world, tmp_path, None, mounted=mounted, ECO_HANG_SECONDS="1") as pod:
+        wait_until(pod.ready, "readiness")
+        with contextlib.closing(pod.client()) as client, pytest.raises((OSError, http.client.HTTPException)):
+            infer(client, deadly)
+        assert pod.process.wait(60) != 0
+    with started(world, tmp_path, None, mounted=mounted) as pod:
+        wait_until(pod.ready, "readiness after the restart")
+        with contextlib.closing(pod.client()) as client:
+            status, answer = infer(client, deadly)
+            assert (status, answer["parameters"]["segments"]) == (200, "0:neural:tripped")
+            assert answer["parameters"]["generation"] == 2
+            np.testing.assert_allclose(outputs(answer), oracle(deadly), atol=1e-5)
+        assert "quarantined" in pod.log
+        assert pod.stop() == 0

@@ -9,13 +9,14 @@ import sys
 import uvloop
 from ecompile_crds.errors import EcompileError
 
+from . import logs
 from .pod import serve
 from .settings import from_environment
 
 
 def main() -> int:
     """Serve until a signal; the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logs.configure()
     try:
         settings = from_environment(os.environ)
     except EcompileError as error:

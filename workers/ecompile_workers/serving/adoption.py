@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from ecompile_crds.errors import Code, EcompileError, InternalError
 from ecompile_crds.routing import RouteMode, RoutingTable, SegmentRoute
 
+from .breaker import SegmentWatch
 from .bridge import Bridge
+from .checkpoint import Checkpoint
 from .modules import LoadedModule, ModuleStore
 from .routing import Answer, Identity, judge
 
@@ -42,12 +44,14 @@ class Adopter:
         identity: Identity,
         *,
         changed: Callable[[], None] = lambda: None,
+        checkpoint: Checkpoint | None = None,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         self._bridge = bridge
         self._modules = modules
         self._identity = identity
         self._changed = changed
+        self._checkpoint = checkpoint
         self._retry_seconds = retry_seconds
         self._loading: dict[int, asyncio.Task[None]] = {}
         self._newest = 0
@@ -62,7 +66,7 @@ class Adopter:
         self._newest = max(self._newest, table.generation)
         routes = [route for route in table.segments if route.mode is not RouteMode.NEURAL]
         if not routes:
-            self._swap(table, {})
+            self._swap(table, {}, {})
             return
         task = asyncio.get_running_loop().create_task(self._load(table, routes))
         self._loading[table.generation] = task
@@ -100,7 +104,12 @@ class Adopter:
     async def _load(self, table: RoutingTable, routes: list[SegmentRoute]) -> None:
         while True:
             try:
-                loaded = {route.segment: await asyncio.to_thread(self._modules.load, route) for route in routes}
+                kept_out = {r.segment: why for r in routes if (why := self._modules.kept_out(r)) is not None}
+                loaded = {
+                    route.segment: await asyncio.to_thread(self._modules.load, route)
+                    for route in routes
+                    if route.segment not in kept_out
+                }
                 break
             except EcompileError as error:
                 problem = error
@@ -114,15 +123,19 @@ class Adopter:
                 return
             await asyncio.sleep(self._retry_seconds)
         if table.generation > self._bridge.state.generation and table.generation == self._newest:
-            self._swap(table, loaded)
+            self._swap(table, loaded, kept_out)
 
-    def _swap(self, table: RoutingTable, loaded: dict[int, LoadedModule]) -> None:
-        self._bridge.adopt(table, loaded)
+    def _swap(self, table: RoutingTable, loaded: dict[int, LoadedModule], kept_out: dict[int, str]) -> None:
+        self._bridge.adopt(table, loaded, kept_out=kept_out, restore=self._restore)
         if self.refusal is not None and self.refusal.generation <= table.generation:
             self.refusal = None
         self.adopted.set()
         logger.info("routing generation %d in force", table.generation)
         self._changed()
+
+    def _restore(self, watch: SegmentWatch, module: LoadedModule) -> None:
+        if self._checkpoint is not None:
+            self._checkpoint.restore(watch.generation, watch.segment, module.digest, watch)
 
     def _refuse(self, generation: int, reason: str) -> None:
         refusal = Refusal(generation=generation, reason=reason)

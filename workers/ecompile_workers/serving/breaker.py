@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 from ecompile_crds.hybridmodel import Analysis
 
@@ -80,6 +82,10 @@ class SegmentWatch:
             return None
         return self._trip(AlertKind.BREAKER, value=1.0, limit=0.0, detail=detail)
 
+    def keep_out(self, detail: str) -> Alert | None:
+        """The module may not be used at all."""
+        return self._trip(AlertKind.BREAKER, value=1.0, limit=0.0, detail=detail)
+
     def dropped(self) -> None:
         """A comparison was drawn, but the queue was full."""
         self.tally.dropped_comparisons += 1
@@ -141,6 +147,35 @@ class SegmentWatch:
             neural_p99_seconds=neural_p99,
             latency_samples=min(len(self._latency.compiled), len(self._latency.neural)),
         )
+
+    def state(self) -> dict[str, Any]:
+        """Everything that must survive a restart, as JSON values; `restore` takes it."""
+        return {
+            "tally": asdict(self.tally),
+            "drift": self._drift.state(),
+            "fallback": self._fallback.state(),
+            "latency": self._latency.state(),
+            "refusals": list(self._recent_refusals),
+            "deltas": list(self._recent_deltas),
+            "alert": asdict(self.alert) if self.alert is not None else None,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from the state of a watch of the same segment, generation and module; the totals stay as they are.
+
+        Raises KeyError, TypeError or ValueError where it is not such a state; the watch is then half restored.
+        """
+        self.tally = Tally(**state["tally"])
+        self._drift.restore(state["drift"])
+        self._fallback.restore(state["fallback"])
+        self._latency.restore(state["latency"])
+        self._recent_refusals.extend(bool(each) for each in state["refusals"])
+        self._recent_deltas.extend(float(each) for each in state["deltas"])
+        alert = state["alert"]
+        if alert is not None:
+            value = alert["value"]  # JSON has no infinity: it is null there
+            told = alert | {"kind": AlertKind(alert["kind"]), "value": math.inf if value is None else value}
+            self.alert = Alert(**told)
 
     def _checked(self, *, refused: bool) -> Alert | None:
         self.tally.guard_checked += 1

@@ -109,9 +109,35 @@ class Bridge:
         """The routes in force."""
         return self._state
 
-    def adopt(self, table: RoutingTable, modules: Mapping[int, LoadedModule]) -> None:
-        """Put a judged table in force; `modules` has one for each segment whose mode is not neural."""
-        self._state = self._build(table.generation, table, modules)
+    def adopt(
+        self,
+        table: RoutingTable,
+        modules: Mapping[int, LoadedModule],
+        *,
+        kept_out: Mapping[int, str] | None = None,
+        restore: Callable[[SegmentWatch, LoadedModule], None] = lambda watch, module: None,
+    ) -> None:
+        """Put a judged table in force.
+
+        Each segment whose mode is not neural has its module in `modules`, or the reason why it must not be used in
+        `kept_out`: it is served by the network, with an alert. `restore` gives new watches what was known of them
+        before a restart.
+        """
+        state = self._build(table.generation, table, modules)
+        alerts = []
+        for segment in state.segments:
+            if segment.module is not None:
+                restore(segment.watch, segment.module)
+                if segment.watch.alert is not None:
+                    alerts.append(segment.watch.alert)
+            elif kept_out and segment.index in kept_out:
+                alert = segment.watch.keep_out(kept_out[segment.index])
+                assert alert is not None, "a new watch has no alert yet"
+                alerts.append(alert)
+        self._state = _tripped(state, {alert.segment for alert in alerts})
+        for alert in alerts:
+            self._count_trip(alert)
+            self._alerted(alert)
 
     def infer(self, x: Rows, *, neural_only: bool = False) -> Outcome:
         """Answer rows [rows, features] float32, C-contiguous."""
@@ -181,19 +207,15 @@ class Bridge:
         return tuple(segment.module.name for segment in self._state.segments if segment.module is not None)
 
     def _trip(self, alert: Alert) -> None:
-        state = self._state
-        trips = self.totals.trips
-        trips[(alert.segment, alert.kind.value)] = trips.get((alert.segment, alert.kind.value), 0) + 1
-        if alert.generation != state.generation:
+        self._count_trip(alert)
+        if alert.generation != self._state.generation:
             return  # of a generation that is no longer in force: its module may be gone, or fixed
-        segments = tuple(
-            replace(s, mode=RouteMode.NEURAL, weight=0.0, compare=0.0, otherwise=Served.TRIPPED)
-            if s.index == alert.segment
-            else s
-            for s in state.segments
-        )
-        self._state = _state(state.generation, segments)
+        self._state = _tripped(self._state, {alert.segment})
         self._alerted(alert)
+
+    def _count_trip(self, alert: Alert) -> None:
+        key, trips = (alert.segment, alert.kind.value), self.totals.trips
+        trips[key] = trips.get(key, 0) + 1
 
     def _build(self, generation: int, table: RoutingTable | None, modules: Mapping[int, LoadedModule]) -> RouteState:
         routes = {route.segment: route for route in table.segments} if table is not None else {}
@@ -207,12 +229,12 @@ class Bridge:
                 total=self.totals.segment(index),
             )
             mode = route.mode if route is not None else RouteMode.NEURAL
-            routed = route is not None and mode is not RouteMode.NEURAL
+            routed = route is not None and mode is not RouteMode.NEURAL and index in modules
             segments.append(
                 SegmentState(
                     index=index,
-                    mode=mode,
-                    weight=route.weight if route is not None and mode is RouteMode.CANARY else 0.0,
+                    mode=mode if routed else RouteMode.NEURAL,
+                    weight=route.weight if route is not None and routed and mode is RouteMode.CANARY else 0.0,
                     compare=route.compare if route is not None and routed else 0.0,
                     module=modules[index] if routed else None,
                     neural=neural,
@@ -239,6 +261,19 @@ def _state(generation: int, segments: tuple[SegmentState, ...]) -> RouteState:
         as_routed=tuple(s.otherwise for s in segments),
         as_requested=tuple(Served.REQUESTED for _ in segments),
     )
+
+
+def _tripped(state: RouteState, indices: set[int]) -> RouteState:
+    """The same routes, with these segments neural."""
+    if not indices:
+        return state
+    segments = tuple(
+        replace(s, mode=RouteMode.NEURAL, weight=0.0, compare=0.0, otherwise=Served.TRIPPED)
+        if s.index in indices
+        else s
+        for s in state.segments
+    )
+    return _state(state.generation, segments)
 
 
 def _uses_module(segment: SegmentState, draw: Callable[[], float]) -> bool:

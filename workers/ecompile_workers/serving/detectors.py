@@ -44,6 +44,19 @@ class MeanDetector:
             values[position] = min((values[position] + 1.0) * (offset + self._slopes[position] * x), CEILING)
         return self.value >= self._threshold
 
+    def state(self) -> list[float]:
+        """What `restore` takes."""
+        return list(self._values)
+
+    def restore(self, values: Sequence[float]) -> None:
+        """Go on from another detector's state.
+
+        Raises ValueError where it has other bets.
+        """
+        if len(values) != len(self._values):
+            raise ValueError(f"{len(values)} values for {len(self._values)} bets")
+        self._values = [float(value) for value in values]
+
     @property
     def value(self) -> float:
         """The e-value: mean over the bets."""
@@ -70,6 +83,10 @@ class Reservoir:
 
     def __len__(self) -> int:
         return len(self._samples)
+
+    def samples(self) -> list[float]:
+        """Oldest first."""
+        return self._samples[self._next :] + self._samples[: self._next]
 
     def quantiles(self) -> tuple[float, float]:
         """Median and 99th percentile; zeros while empty."""
@@ -101,6 +118,17 @@ class LatencyDetector:
         if len(self.compiled) < MIN_LATENCY_SAMPLES or self._seen % self.CHECK_EVERY:
             return False
         return self.regression > self.limit
+
+    def state(self) -> list[list[float]]:
+        """What `restore` takes."""
+        return [self.compiled.samples(), self.neural.samples()]
+
+    def restore(self, samples: Sequence[Sequence[float]]) -> None:
+        """Go on from another detector's state."""
+        compiled, neural = samples
+        for reservoir, values in ((self.compiled, compiled), (self.neural, neural)):
+            for value in values:
+                reservoir.add(float(value))
 
     @property
     def regression(self) -> float:

@@ -43,7 +43,7 @@ class LocalPod:
         network = load_network(plan_uri, resolve=resolve)
         trusted = tuple(keys)
         self._comparer = Comparer()
-        self._modules = ModuleStore(
+        self.modules = ModuleStore(
             network.plan, lambda: trusted, read=lambda uri: store.read(resolve(uri), what="bundle")
         )
         plan = network.plan
@@ -62,7 +62,7 @@ class LocalPod:
             raise DataError(Code.REQUEST_INVALID, judgement.reason)
         if judgement.answer is Answer.ADOPT:
             routes = [route for route in table.segments if route.mode is not RouteMode.NEURAL]
-            self.bridge.adopt(table, {route.segment: self._modules.load(route) for route in routes})
+            self.bridge.adopt(table, {route.segment: self.modules.load(route) for route in routes})
 
     def infer(self, rows: Rows, *, neural_only: bool = False) -> Outcome:
         """Answer rows [rows, features] and count the request."""

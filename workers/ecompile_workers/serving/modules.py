@@ -5,6 +5,7 @@ Unloaded when the last route and the last request that use them are gone (refere
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from ..codegen import levels, signing
 from ..codegen.bundle import Bundle, read_bundle
 from ..codegen.loader import CompiledFunction
 from ..data import store
+from .journal import Journal
 from .neural import Rows
 
 KEY_PATTERN = "*.pub"
@@ -77,12 +79,20 @@ class ModuleStore:
         keys: Callable[[], tuple[Ed25519PublicKey, ...]],
         *,
         read: Callable[[str], bytes] = lambda uri: store.read(uri, what="bundle"),
+        journal: Journal | None = None,
     ) -> None:
         self._plan = plan
         self._keys = keys
         self._read = read
+        self._journal = journal
         self._loaded: WeakValueDictionary[tuple[int, str], LoadedModule] = WeakValueDictionary()
         self._lock = threading.Lock()
+
+    def kept_out(self, route: SegmentRoute) -> str | None:
+        """Why the module of a route must not be loaded in this pod; None where it may."""
+        if self._journal is None or route.bundle_digest is None:
+            return None
+        return self._journal.quarantined.get(route.bundle_digest)
 
     def load(self, route: SegmentRoute) -> LoadedModule:
         """The module of a route, ready to answer.
@@ -97,14 +107,16 @@ class ModuleStore:
                 return known
             bundle = read_bundle(self._read(route.bundle_uri), self._keys(), digest=route.bundle_digest)
             self._check_identity(bundle, route.segment)
-            function = bundle.load(cpu_levels())
-            self._check_sizes(function, route.segment)
-            lower, upper = _guard(bundle, function)
-            _warm(function, lower, upper)
+            journal = self._journal
+            with journal.using(route.bundle_digest) if journal is not None else contextlib.nullcontext():
+                function = bundle.load(cpu_levels())
+                self._check_sizes(function, route.segment)
+                lower, upper = _guard(bundle, function)
+                _warm(function, lower, upper)
             module = LoadedModule(
                 name=route.module or "",
                 digest=route.bundle_digest,
-                run=function.run,
+                run=journal.watch(route.bundle_digest, function.run) if journal is not None else function.run,
                 outputs=function.outputs,
                 function=function,
                 lower=lower,

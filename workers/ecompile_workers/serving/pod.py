@@ -14,8 +14,10 @@ from ecompile_crds.errors import Code, EcompileError, InternalError
 from .adoption import Adopter
 from .breaker import Alert
 from .bridge import Bridge
+from .checkpoint import Checkpoint, snapshot
 from .comparison import Comparer
 from .control_client import ControlClient
+from .journal import Journal
 from .modules import ModuleStore, trusted_keys
 from .neural import load_network
 from .oip_grpc import GrpcServer
@@ -23,6 +25,7 @@ from .routing import Identity
 from .server import App
 from .service import Service
 from .settings import Settings
+from .watchdog import watch
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +68,7 @@ async def serve(settings: Settings) -> int:
     app = App(service)
     config = uvicorn.Config(
         app,
-        host="0.0.0.0",
+        host=settings.host,
         port=settings.port,
         loop="uvloop",
         http="httptools",
@@ -78,7 +81,9 @@ async def serve(settings: Settings) -> int:
         timeout_keep_alive=75,
     )
     server = Server(config, service)
-    grpc_server = GrpcServer(service, port=settings.grpc_port) if settings.grpc_port is not None else None
+    grpc_server = None
+    if settings.grpc_port is not None:
+        grpc_server = GrpcServer(service, port=settings.grpc_port, host=settings.host)
     running = asyncio.create_task(_run(settings, app))
     listening = asyncio.create_task(server.serve())
     status = 0
@@ -125,21 +130,29 @@ async def _run(settings: Settings, app: App) -> None:
     comparer = Comparer(arrived=arrived)
     bridge = Bridge(network, analysis=settings.analysis, random=random, comparer=comparer, alerted=alerted)
     identity = Identity(namespace=settings.namespace, model=settings.model, life=settings.life)
-    store = ModuleStore(network.plan, lambda: trusted_keys(settings.trust_dir))
-    adopter = Adopter(bridge, store, identity, changed=lambda: client.wake())
+    journal, checkpoint = Journal(settings.state_dir), Checkpoint(settings.state_dir)
+    store = ModuleStore(network.plan, lambda: trusted_keys(settings.trust_dir), journal=journal)
+    adopter = Adopter(bridge, store, identity, changed=lambda: client.wake(), checkpoint=checkpoint)
     client = ControlClient(settings, bridge, adopter, random=random)
     comparer.start()
     attached = asyncio.create_task(client.run())
+    beside = [
+        asyncio.create_task(watch(journal, hang_seconds=settings.hang_seconds)),
+        asyncio.create_task(checkpoint.keep_saving(lambda: bridge.state)),
+    ]
     try:
         await _first_table(settings, client, adopter)
         app.serve(bridge)
         logger.info("ready: %s, life %s, generation %d", settings.model, settings.life, bridge.state.generation)
         await attached
     finally:
-        attached.cancel()
-        await asyncio.gather(attached, return_exceptions=True)
+        for task in (attached, *beside):
+            task.cancel()
+        await asyncio.gather(attached, *beside, return_exceptions=True)
         await adopter.close()
         comparer.stop()
+        checkpoint.save(snapshot(bridge.state))
+        journal.close()
 
 
 async def _first_table(settings: Settings, client: ControlClient, adopter: Adopter) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from ecompile_crds import names
 from ecompile_crds.errors import Code, DataError
 from ecompile_crds.hybridmodel import Analysis
 from pydantic import ValidationError
+
+from .watchdog import HANG_SECONDS
 
 DEFAULT_PORT = 8080
 DEFAULT_GRPC_PORT = 8081
@@ -37,6 +40,12 @@ class Settings:
     trust_dir: Path
     token_file: Path
     routing_dir: Path
+    state_dir: Path
+    """Outlives the container, not the pod: crash journal and detectors' state."""
+    hang_seconds: float
+    """A module that is in one call for longer ends the process."""
+    host: str = "0.0.0.0"
+    """Address that both servers listen on."""
 
 
 def from_environment(environ: Mapping[str, str]) -> Settings:
@@ -65,6 +74,8 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         pod=environ.get("POD_NAME", "") or socket.gethostname(),
         trust_dir=Path(environ.get("ECO_TRUST_DIR", "") or names.TRUST_PATH),
         token_file=Path(environ.get("ECO_TOKEN_FILE", "") or names.TOKEN_PATH),
+        state_dir=Path(environ.get("ECO_STATE_DIR", "") or names.STATE_PATH),
+        hang_seconds=_seconds("ECO_HANG_SECONDS", environ.get("ECO_HANG_SECONDS", "") or str(HANG_SECONDS)),
         routing_dir=Path(environ.get("ECO_ROUTING_DIR", "") or names.ROUTING_PATH),
     )
 
@@ -73,6 +84,16 @@ def _port(name: str, text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
         raise DataError(Code.SPEC_INVALID, f"{name} is {text[:40]!r}; it must be a port number from 1 to 65535.")
     return int(text)
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0.1 <= seconds <= 3600:
+        raise DataError(Code.SPEC_INVALID, f"{name} is {text[:40]!r}; it must be a number of seconds from 0.1 to 3600.")
+    return seconds
 
 
 def _grpc_port(text: str) -> int | None:

@@ -70,10 +70,20 @@ def compiled(segments: int, index: int, scale: float) -> tuple[CompiledSegment, 
     return compile_graph(graph, guard, levels=[LEVEL]), guard
 
 
-POISONED = f"""
+FAULTS = {
+    "nan": 'y[0] = __builtin_nanf("");',
+    "crash": "*(volatile int *)0 = 1;",
+    "hang": "for (volatile int i = 0;; i++);",
+}
+"""What a faulty module does where x[0] > 2. It keeps the ABI otherwise."""
+
+
+def faulty_source(fault: str) -> str:
+    return f"""
 #include <stdint.h>
 int eco_run(const float *x, float *y, int64_t n, void *scratch, uint32_t *reason) {{
-  for (int64_t i = 0; i < n * {OUTPUTS}; i++) y[i] = x[0] > 2.0f ? __builtin_nanf("") : 0.0f;
+  for (int64_t i = 0; i < n * {OUTPUTS}; i++) y[i] = 0.0f;
+  if (x[0] > 2.0f) {{ {FAULTS[fault]} }}
   return *reason = 0;
 }}
 const char *eco_meta(void) {{
@@ -84,12 +94,12 @@ const char *eco_meta(void) {{
 
 
 @functools.cache
-def poisoned_library() -> bytes:
-    """A module that keeps the ABI and gives NaN."""
+def faulty_library(fault: str) -> bytes:
+    """A module with one of FAULTS."""
     with tempfile.TemporaryDirectory() as directory:
-        library = Path(directory) / "poisoned.so"
+        library = Path(directory) / "faulty.so"
         command = ["gcc", "-shared", "-fPIC", "-O1", "-x", "c", "-", "-o", str(library)]
-        subprocess.run(command, input=POISONED.encode(), check=True, timeout=60)
+        subprocess.run(command, input=faulty_source(fault).encode(), check=True, timeout=60)
         return library.read_bytes()
 
 
@@ -114,14 +124,15 @@ class World:
         scale: float = 1.0,
         key: Ed25519PrivateKey = KEY,
         alter: bool = False,
-        poisoned: bool = False,
+        fault: str = "",
         **meta: object,
     ) -> tuple[str, str]:
-        """URI and digest of a signed bundle; `scale` perturbs its weights, `poisoned` gives NaN where x[0] > 2,
+        """URI and digest of a signed bundle; `scale` perturbs its weights, `fault` is one of FAULTS,
         `alter` breaks it after signing."""
         code, guard = compiled(self.segments, segment, scale)
-        if poisoned:
-            code = CompiledSegment(sources={LEVEL: POISONED}, libraries={LEVEL: poisoned_library()}, macs=code.macs)
+        if fault:
+            sources, libraries = {LEVEL: faulty_source(fault)}, {LEVEL: faulty_library(fault)}
+            code = CompiledSegment(sources=sources, libraries=libraries, macs=code.macs)
         content = write_bundle(
             graph=graphs(self.segments, scale=scale)[segment],
             compiled=code,
