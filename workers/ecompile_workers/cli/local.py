@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import yaml
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ecompile_crds.audit import GENESIS, AuditRecord
 from ecompile_crds.errors import Code, DataError, ModelError
 from ecompile_crds.hybridmodel import HybridModelSpec, StepMode
 from ecompile_crds.jobs import DistillReport, JobInput, JobKind, ProfileReport, ValidateReport
-from ecompile_crds.names import LABEL_EXAMPLE
+from ecompile_crds.names import LABEL_EXAMPLE, SIGNING_PUBLIC_KEY
 from ecompile_crds.plan import Plan
 from ecompile_crds.routing import RouteMode, RoutingTable, SegmentRoute
 from numpy.typing import NDArray
@@ -46,6 +47,12 @@ class LocalReport:
     synthetic_calibration: bool = False
     segments: list[dict[str, Any]] = field(default_factory=list)
     rollout: list[dict[str, Any]] = field(default_factory=list)
+    source: str = ""
+    """File of the network."""
+    bundles: list[str] = field(default_factory=list)
+    """Files of the modules that passed; `ecompile serve` takes them."""
+    key: str = ""
+    """File of the public key that they are signed with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,15 +160,46 @@ class LocalRun:
             local_root=self._model.artifacts,
         )
 
-    def run(self) -> LocalReport:
-        """Profile, distil, validate; then serve what passed through a rollout, a drift and a revalidation."""
+    def profile(self) -> Plan:
+        """Import the network and cut it; the plan, whose files `plan_file` gives.
+
+        Raises an EcompileError naming the field or file at fault.
+        """
+        context = self._context(JobKind.PROFILE)
+        return Plan.model_validate_json(context.read(self._profile().plan_uri, what="plan"))
+
+    def plan_file(self, name: str) -> bytes:
+        """A file beside the plan that `profile` made."""
+        context = self._context(JobKind.PROFILE)
+        return context.read(context.place("profile", name), what=name)
+
+    def _profile(self) -> ProfileReport:
         self._say("profile")
         profile = run(self._context(JobKind.PROFILE), index=0).profile
         assert profile is not None
+        return profile
+
+    def run(self) -> LocalReport:
+        """Profile, distil, validate; then serve what passed through a rollout, a drift and a revalidation."""
+        profile = self._profile()
         passed = [made for segment in profile.segments if (made := self._segment(profile, segment.index)) is not None]
         if passed:
+            self._keep(passed)
             self._serve(profile, passed)
         return self.report
+
+    def _keep(self, passed: list[DistillReport]) -> None:
+        """Tell where the bundles are, and keep the public key they are signed with beside the audit log."""
+        public = self._key.public_key()
+        pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        folder = self._model.artifacts / "local" / self._model.name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / SIGNING_PUBLIC_KEY).write_bytes(pem)
+        context = self._context(JobKind.DISTILL)
+        self.report.source = context.resolve(self._model.spec.source.uri).removeprefix("file://")
+        self.report.key = str(folder / SIGNING_PUBLIC_KEY)
+        uris = [each.bundle_uri for each in passed if each.bundle_uri is not None]
+        self.report.bundles = [context.resolve(uri).removeprefix("file://") for uri in uris]
 
     def _segment(self, profile: ProfileReport, index: int) -> DistillReport | None:
         """Distil and validate one segment; the module's report where it may serve."""

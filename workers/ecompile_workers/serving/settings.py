@@ -42,7 +42,7 @@ class Settings:
     routing_dir: Path
     state_dir: Path
     """Outlives the container, not the pod: crash journal and detectors' state."""
-    hang_seconds: float
+    hang_seconds: float = HANG_SECONDS
     """A module that is in one call for longer ends the process."""
     host: str = "0.0.0.0"
     """Address that both servers listen on."""
