@@ -8,6 +8,7 @@ import sys
 from random import Random
 from types import FrameType
 
+import numpy as np
 import uvicorn
 from ecompile_crds.errors import Code, EcompileError, InternalError
 
@@ -17,6 +18,7 @@ from .bridge import Bridge
 from .checkpoint import Checkpoint, snapshot
 from .comparison import Comparer
 from .control_client import ControlClient
+from .fast_lane import fast_lane
 from .journal import Journal
 from .modules import ModuleStore, trusted_keys
 from .neural import load_network
@@ -63,6 +65,7 @@ class Server(uvicorn.Server):
 
 async def serve(settings: Settings) -> int:
     """Run until a signal; the exit status is 0, or that of the error that made serving impossible."""
+    np.seterr(over="ignore")
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     service = Service(model=settings.model, version=settings.life)
     app = App(service)
@@ -71,12 +74,13 @@ async def serve(settings: Settings) -> int:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=fast_lane(app),
         ws="none",
         lifespan="off",
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_keep_alive=75,
     )

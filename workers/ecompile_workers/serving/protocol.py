@@ -14,7 +14,7 @@ from ecompile_crds.errors import Code, DataError, ModelError
 from ecompile_crds.plan import Plan, PlanTensor
 from numpy.typing import NDArray
 
-from .bridge import Outcome
+from .bridge import Outcome, describe
 from .neural import Rows
 
 MAX_BODY_BYTES: Final = 16 << 20
@@ -72,9 +72,10 @@ class Answer:
 
     def parameters(self) -> dict[str, str | int]:
         """Which path served each segment and why; the same names in REST and gRPC."""
+        path, segments = describe(self.outcome.served)
         found: dict[str, str | int] = {
-            "path": self.outcome.path,
-            "segments": ",".join([f"{index}:{how.value}" for index, how in enumerate(self.outcome.served)]),
+            "path": path,
+            "segments": segments,
             "generation": self.outcome.state.generation,
         }
         if self.explanation:
@@ -169,8 +170,8 @@ def rows_from_bytes(raw: bytes | memoryview, datatype: str, rows: int, expected:
 
 
 def _float32(values: NDArray[np.generic], rows: int, expected: PlanTensor) -> Rows:
-    with np.errstate(over="ignore"):  # beyond float32 is infinite: every guard refuses that
-        return np.ascontiguousarray(values.reshape(rows, expected.size), dtype=np.float32)
+    """Beyond float32 is infinite, which every guard refuses; the pod tells numpy not to warn of it (pod.py)."""
+    return np.ascontiguousarray(values.reshape(rows, expected.size), dtype=np.float32)
 
 
 def check_outputs(names: Sequence[object], expected: PlanTensor) -> None:

@@ -37,7 +37,7 @@ class App:
         self._registry = CollectorRegistry()
         self._metadata = b""
         root = f"/v2/models/{service.model}"
-        self._infer_paths = {f"{root}/infer", f"{root}/versions/{service.version}/infer"}
+        self.infer_paths = frozenset({f"{root}/infer", f"{root}/versions/{service.version}/infer"})
 
     def serve(self, bridge: Bridge) -> None:
         """Start answering."""
@@ -46,11 +46,36 @@ class App:
         self._metadata = render_metadata(bridge.network.plan, model=service.model, version=service.version)
         service.start(bridge)
 
+    @property
+    def draining(self) -> bool:
+        """Whether clients are to connect elsewhere."""
+        return self._service.draining
+
+    def answer_now(self, headers: Headers, body: bytes) -> Response | None:
+        """The response to an inference request whose body has arrived whole; None where its work is too long for the
+        event loop."""
+        service = self._service
+        try:
+            _, json_bytes = _sizes(headers)
+            plan = service.bridge.network.plan
+            request = parse_request(body, plan, json_bytes=json_bytes)
+            if not service.short(request):
+                return None
+            headers, answer = service.infer_now(
+                request,
+                lambda answer: render_answer(
+                    request, answer, model=service.model, version=service.version, output=plan.output
+                ),
+            )
+        except Exception as error:  # the border of a request: every error becomes an answer
+            return _failed(service.failed(error))
+        return 200, headers, answer
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         try:
-            if scope["path"] in self._infer_paths and scope["method"] == "POST":
+            if scope["path"] in self.infer_paths and scope["method"] == "POST":
                 status, headers, body = await self._infer(scope, receive)
             else:
                 status, headers, body = self._other(scope["path"], scope["method"])
@@ -64,7 +89,7 @@ class App:
 
     async def _infer(self, scope: Scope, receive: Receive) -> Response:
         service = self._service
-        size_bytes, json_bytes = _sizes(scope)
+        size_bytes, json_bytes = _sizes(scope["headers"])
         service.admission.enter(size_bytes)
         try:
             body = await self._read_body(receive)
@@ -142,13 +167,13 @@ def _nothing_here() -> Response:
     return 404, [*JSON_HEADERS], render_error(error)[1]
 
 
-def _sizes(scope: Scope) -> tuple[int, int | None]:
+def _sizes(headers: Headers) -> tuple[int, int | None]:
     """Most bytes that the body may have, and the length of its JSON where binary tensors follow.
 
     Raises DataError where the headers promise what is not accepted.
     """
     size_bytes, json_bytes = MAX_BODY_BYTES, None
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name == b"content-length" and value.isdigit():
             size_bytes = int(value)
             if size_bytes > MAX_BODY_BYTES:

@@ -100,20 +100,32 @@ class Service:
 
         Raises ResourceError where too much waits already.
         """
+        if self.short(request):
+            return self.infer_now(request, render)
         bridge, start = self.bridge, perf_counter()
-        seconds = bridge.network.row_seconds * len(request.rows)
-        if seconds > INLINE_SECONDS:
-            job = cast("_Job[object]", _Job(request, render))
-            queued = await self._batcher.submit(
-                job, rows=len(request.rows), seconds=seconds, kind=request.options.neural_only
-            )
-            done = cast("_Done[RenderedT]", queued)
-        else:
-            bridge.take_comparisons()
-            done = _alone(bridge, _Job(request, render))
-            bridge.settle(done.settle[0][0])
+        queued = await self._batcher.submit(
+            cast("_Job[object]", _Job(request, render)),
+            rows=len(request.rows),
+            seconds=bridge.network.row_seconds * len(request.rows),
+            kind=request.options.neural_only,
+        )
+        done = cast("_Done[RenderedT]", queued)
         bridge.totals.served(done.path, perf_counter() - start)
         return done.rendered
+
+    def short(self, request: InferRequest) -> bool:
+        """Whether the work takes less time than handing it to a thread would be worth."""
+        return self.bridge.network.row_seconds * len(request.rows) <= INLINE_SECONDS
+
+    def infer_now(self, request: InferRequest, render: Callable[[Answer], RenderedT]) -> RenderedT:
+        """`infer` of short work, at once."""
+        bridge, start = self.bridge, perf_counter()
+        bridge.take_comparisons()
+        outcome = bridge.infer(request.rows, neural_only=request.options.neural_only)
+        rendered = render(_answer(bridge, request, outcome, outcome.y))
+        bridge.settle(outcome)
+        bridge.totals.served(outcome.path, perf_counter() - start)
+        return rendered
 
     def failed(self, error: Exception) -> EcompileError:
         """The error that the client is told, counted; what we did not expect goes to the log, not to the client."""
