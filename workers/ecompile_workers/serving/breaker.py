@@ -21,6 +21,10 @@ from .detectors import LatencyDetector, MeanDetector
 RECENT = 50
 """Observations that an alert's figure is taken over; whether to alert is the detector's decision, over all of them."""
 
+RISK_FLOOR = 0.01
+"""Least limit of the share of comparisons beyond driftLimit; above it, what the module's evidence allows. The mean can
+stay low while a few inputs are answered badly: this is the test that sees them."""
+
 
 class AlertKind(StrEnum):
     """Why a segment tripped; the kinds of control.proto."""
@@ -46,7 +50,10 @@ class Alert:
 class SegmentWatch:
     """Everything known of one segment in one generation. Used by the thread that answers requests only."""
 
-    def __init__(self, *, segment: int, generation: int, analysis: Analysis, total: Tally) -> None:
+    def __init__(
+        self, *, segment: int, generation: int, analysis: Analysis, total: Tally, risk: float | None = None
+    ) -> None:
+        """`risk` is the bound of the module's evidence: the share of inputs that may be answered beyond the limit."""
         self.segment = segment
         self.generation = generation
         self.tally = Tally()
@@ -54,6 +61,7 @@ class SegmentWatch:
         self.alert: Alert | None = None
         self._drift = MeanDetector(limit=analysis.drift_limit, interval=analysis.false_alarm_interval)
         self._fallback = MeanDetector(limit=analysis.fallback_limit, interval=analysis.false_alarm_interval)
+        self._exceedance = MeanDetector(limit=max(RISK_FLOOR, risk or 0.0), interval=analysis.false_alarm_interval)
         self._latency = LatencyDetector(limit=analysis.latency_regression_limit)
         self._recent_refusals: deque[bool] = deque(maxlen=RECENT)
         self._recent_deltas: deque[float] = deque(maxlen=RECENT)
@@ -106,6 +114,7 @@ class SegmentWatch:
             tally.delta_max = max(tally.delta_max, result.delta)
         self._recent_deltas.append(result.delta)
         slow = self._latency.observe(compiled_seconds=result.compiled_seconds, neural_seconds=result.neural_seconds)
+        exceeds = self._exceedance.observe(1.0 if result.delta > self._drift.limit else 0.0)
         if self._drift.observe(result.delta):
             seen, limit = len(self._recent_deltas), self._drift.limit
             mean = sum(self._recent_deltas) / seen
@@ -115,6 +124,16 @@ class SegmentWatch:
                 limit=limit,
                 detail=f"mean relative error {mean:.3g} over the last {seen} comparisons, limit {limit:g}; "
                 f"e-value {self._drift.value:.3g}",
+            )
+        if exceeds:
+            seen, limit = len(self._recent_deltas), self._exceedance.limit
+            share = sum(delta > self._drift.limit for delta in self._recent_deltas) / seen
+            return alert or self._trip(
+                AlertKind.DRIFT,
+                value=share,
+                limit=limit,
+                detail=f"{share:.1%} of the last {seen} comparisons beyond driftLimit {self._drift.limit:g}, "
+                f"limit {limit:.1%}; e-value {self._exceedance.value:.3g}",
             )
         if slow:
             regression, limit = self._latency.regression, self._latency.limit
@@ -154,6 +173,7 @@ class SegmentWatch:
             "tally": asdict(self.tally),
             "drift": self._drift.state(),
             "fallback": self._fallback.state(),
+            "exceedance": self._exceedance.state(),
             "latency": self._latency.state(),
             "refusals": list(self._recent_refusals),
             "deltas": list(self._recent_deltas),
@@ -168,6 +188,7 @@ class SegmentWatch:
         self.tally = Tally(**state["tally"])
         self._drift.restore(state["drift"])
         self._fallback.restore(state["fallback"])
+        self._exceedance.restore(state["exceedance"])
         self._latency.restore(state["latency"])
         self._recent_refusals.extend(bool(each) for each in state["refusals"])
         self._recent_deltas.extend(float(each) for each in state["deltas"])

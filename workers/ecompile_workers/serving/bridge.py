@@ -231,14 +231,15 @@ class Bridge:
         segments = []
         for index, neural in enumerate(self.network.segments):
             route = routes.get(index)
+            mode = route.mode if route is not None else RouteMode.NEURAL
+            routed = route is not None and mode is not RouteMode.NEURAL and index in modules
             watch = SegmentWatch(
                 segment=index,
                 generation=generation,
                 analysis=self._analysis,
                 total=self.totals.segment(index),
+                risk=modules[index].risk if routed else None,
             )
-            mode = route.mode if route is not None else RouteMode.NEURAL
-            routed = route is not None and mode is not RouteMode.NEURAL and index in modules
             segments.append(
                 SegmentState(
                     index=index,

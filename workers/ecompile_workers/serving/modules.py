@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from ecompile_crds.errors import Code, ModelError, ResourceError
-from ecompile_crds.evidence import Evidence
+from ecompile_crds.evidence import Evidence, EvidenceKind
 from ecompile_crds.plan import Plan
 from ecompile_crds.routing import SegmentRoute
 from pydantic import ValidationError
@@ -44,6 +44,8 @@ class LoadedModule:
     lower: Rows
     upper: Rows
     """The guard: [features] float32 each."""
+    risk: float | None = None
+    """Sampled evidence: upper bound of the share of inputs that are answered beyond the limit."""
     evidence: str = ""
     """Label of the evidence, such as `sampled(n=1100, <=2.7e-03)`."""
 
@@ -113,6 +115,7 @@ class ModuleStore:
                 self._check_sizes(function, route.segment)
                 lower, upper = _guard(bundle, function)
                 _warm(function, lower, upper)
+            evidence = _evidence(bundle)
             module = LoadedModule(
                 name=route.module or "",
                 digest=route.bundle_digest,
@@ -121,7 +124,8 @@ class ModuleStore:
                 function=function,
                 lower=lower,
                 upper=upper,
-                evidence=_evidence(bundle),
+                risk=evidence.bound if evidence is not None and evidence.kind is EvidenceKind.SAMPLED else None,
+                evidence=evidence.label() if evidence is not None else "",
             )
             self._loaded[key] = module
             return module
@@ -157,11 +161,11 @@ def _guard(bundle: Bundle, function: CompiledFunction) -> tuple[Rows, Rows]:
     return lower, upper
 
 
-def _evidence(bundle: Bundle) -> str:
+def _evidence(bundle: Bundle) -> Evidence | None:
     try:
-        return Evidence.model_validate(bundle.meta["evidence"]).label()
+        return Evidence.model_validate(bundle.meta["evidence"])
     except (KeyError, ValidationError):
-        return ""
+        return None
 
 
 def _warm(function: CompiledFunction, lower: Rows, upper: Rows) -> None:

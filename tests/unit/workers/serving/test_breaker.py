@@ -32,6 +32,23 @@ def test_slower_than_neural_is_a_latency_alert() -> None:
     assert alert.value == pytest.approx(0.5) and alert.limit == pytest.approx(0.2)
 
 
+def test_few_but_bad_answers_are_found_though_the_mean_is_low() -> None:
+    """3 % of the answers 10 times beyond the limit: their mean is below it."""
+    watch = make_watch()
+    alerts = [watch.compared(compared(watch, delta=2e-2 if n % 33 == 0 else 1e-7)) for n in range(1, 3000)]
+    found = [alert for alert in alerts if alert is not None]
+    assert [alert.kind for alert in found] == [AlertKind.DRIFT]
+    assert "beyond driftLimit" in found[0].detail and found[0].limit == 0.01
+    assert watch.tally.delta_sum / watch.tally.comparisons < 2e-3
+
+
+def test_evidence_says_how_many_bad_answers_are_allowed() -> None:
+    """A module with a bound of 5 % is not tripped by 3 %."""
+    watch = SegmentWatch(segment=0, generation=1, analysis=Analysis(), total=Tally(), risk=0.05)
+    alerts = [watch.compared(compared(watch, delta=2e-2 if n % 33 == 0 else 1e-7)) for n in range(1, 3000)]
+    assert alerts == [None] * len(alerts)
+
+
 def test_each_generation_alerts_once() -> None:
     """A tripped segment stays tripped; its results in flight raise nothing more."""
     watch = make_watch()
