@@ -56,8 +56,9 @@ verify: setup ## Check that generated files are current
 docs: setup ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
-bench: setup ## Benchmarks against ONNX Runtime
+bench: setup ## Benchmarks against ONNX Runtime, and of serving
 	$(BIN)/python bench/first.py
+	$(BIN)/python bench/serving.py
 
 images: setup ## Build the three images with buildah
 	$(BIN)/python -m demo.images
