@@ -112,7 +112,7 @@ REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], Code, str]] = {
     "two inputs": (two_inputs, Code.MODEL_UNSUPPORTED, "2 inputs and 1 outputs; exactly one"),
     "truncated weight": (cut_off, Code.MODEL_MALFORMED, "not a readable ONNX model"),
     "a constant of a terabyte": (huge_constant, Code.MODEL_UNSAFE, "too large to be folded"),
-    "batch torn apart": (merged_batch, Code.MODEL_UNSUPPORTED, "Reshape .* tears the batch apart"),
+    "batch torn apart": (merged_batch, Code.MODEL_UNSUPPORTED, "Reshape .* does not fit"),
     "reduction over the batch": (along_batch, Code.MODEL_UNSUPPORTED, "ReduceMean .* works along the batch"),
 }
 

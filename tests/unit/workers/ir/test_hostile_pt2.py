@@ -41,8 +41,8 @@ def altered(archive: Path, target: Path, changes: dict[str, Callable[[bytes], by
     """A copy with some entries changed; None drops an entry."""
     with zipfile.ZipFile(archive) as source, zipfile.ZipFile(target, "w") as copy:
         for name in source.namelist():
-            change = changes.get(name.split("/", 1)[1], lambda content: content)
-            content = change(source.read(name))
+            change = changes.get(name.split("/", 1)[1])
+            content = source.read(name) if change is None else change(source.read(name))
             if content is not None:
                 copy.writestr(name, content)
     return target

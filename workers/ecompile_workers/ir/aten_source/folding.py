@@ -143,7 +143,7 @@ def _like(value: float) -> Callable[[Arguments], AnyArray]:
 
 def _matmul(x: AnyArray, y: AnyArray) -> AnyArray:
     bounded([np.size(v) // max(1, min(np.shape(v), default=1)) for v in (x, y)])
-    return np.matmul(x, y)
+    return np.asarray(np.matmul(x, y))
 
 
 def _linear(a: Arguments) -> AnyArray:
@@ -154,7 +154,7 @@ def _linear(a: Arguments) -> AnyArray:
 def _embedding(a: Arguments) -> AnyArray:
     table, ids = np.asarray(a["weight"]), np.asarray(a["indices"])
     bounded([ids.size, table.shape[1]])
-    return table[ids]
+    return np.asarray(table[ids])
 
 
 def _stack(a: Arguments) -> AnyArray:
