@@ -13,7 +13,7 @@ from .aten_source.folding import fold
 from .aten_source.program import CONTROL_FLOW, Program, Reference, Step
 from .graph import Graph
 from .importing.builder import Builder
-from .importing.values import Constant, Flow, Unsupported, Value, fixed
+from .importing.values import WRONG_FORM, Constant, Flow, Unsupported, Value, fixed
 
 CONVERTERS: dict[str, Converter] = {
     **elementwise.CONVERTERS,
@@ -73,6 +73,12 @@ class _Importer:
         except Unsupported as error:
             self._opaque(step, arguments, str(error))
             return
+        except WRONG_FORM as error:
+            raise ModelError(
+                Code.MODEL_MALFORMED,
+                f"{self._program.name}: operator {step.target} has arguments that do not fit it ({error}); the model "
+                "is damaged or of an unknown version.",
+            ) from error
         self._values.update(self._builder.finish(named))
 
     def _resolved(self, argument: Any) -> Any:

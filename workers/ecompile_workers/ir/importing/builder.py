@@ -176,6 +176,8 @@ class Builder:
         """Axes of size 1 at positions of the result."""
         rank = x.rank + len(axes)
         places = {a % rank for a in axes}
+        if len(places) != len(axes) or any(not -rank <= a < rank for a in axes):
+            raise Unsupported(f"axes {list(axes)} of {rank}")
         rest = iter(x.dims())
         return self.rearranged(x, [1 if i in places else next(rest) for i in range(rank)])
 
