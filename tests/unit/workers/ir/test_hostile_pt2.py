@@ -258,6 +258,41 @@ def test_batch_of_one_becomes_symbolic(tmp_path: Path) -> None:
     assert_close(onnx_runtime(source.neural, x), module(torch.from_numpy(x)).detach().numpy())
 
 
+def test_batch_of_one_that_is_merged_with_heads_becomes_symbolic(tmp_path: Path) -> None:
+    """torch's encoder layer puts the sequence first and merges its heads with the batch."""
+    module = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    source = load_source(export(tmp_path / "static.pt2", module, 5, 8, dynamic=False))
+    x = rows_for(source.graph, 4, seed=0)
+    assert_close(onnx_runtime(source.neural, x), module(torch.from_numpy(x)).detach().numpy())
+
+
+class InPlace(nn.Module):
+    """Reads what was changed in place under its old name, or through a view taken before."""
+
+    def __init__(self, *, through_view: bool) -> None:
+        super().__init__()
+        self.through_view = through_view
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x * 2
+        view = y.view(-1, 3)
+        torch.relu_(y)
+        y.add_(1)
+        return view + y if self.through_view else y * y
+
+
+def test_operators_in_place_change_what_is_read_later() -> None:
+    x = torch.randn(4, 3)
+    module = InPlace(through_view=False)
+    graph = import_module(module, x, name="in_place")
+    assert_close(run(graph, x.numpy()), module(x).numpy())
+
+
+def test_views_of_what_is_changed_in_place_are_refused() -> None:
+    with pytest.raises(ModelError, match="view is used after an operator changed its memory in place"):
+        import_module(InPlace(through_view=True), torch.randn(4, 3), name="in_place")
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_other_precisions_are_named(dtype: torch.dtype, tmp_path: Path) -> None:
     class Mixed(nn.Module):

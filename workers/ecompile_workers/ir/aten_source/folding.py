@@ -187,9 +187,7 @@ FOLDS: dict[str, Callable[[Arguments], Any]] = {
     "to": _to,
     "_to_copy": _to,
     "type_as": _to,
-    **dict.fromkeys(
-        ("contiguous", "clone", "alias", "detach", "detach_", "lift_fresh_copy"), lambda a: np.asarray(a["self"])
-    ),
+    **dict.fromkeys(("contiguous", "clone", "alias", "detach", "lift_fresh_copy"), lambda a: np.asarray(a["self"])),
     "dropout": lambda a: np.asarray(a["input"]),
     "add": _binary(np.add),
     "sub": _binary(np.subtract),
