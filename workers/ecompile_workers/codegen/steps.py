@@ -88,11 +88,15 @@ def unary(node: Node) -> str | None:
     return None
 
 
+def fold(graph: Graph) -> Graph:
+    """The same function with affine maps folded into the matrices next to them."""
+    nodes = _folded_backward(_folded_forward(graph.nodes, graph.output), graph.output)
+    return replace(graph, nodes=tuple(nodes))
+
+
 def plan(graph: Graph) -> tuple[Step, ...]:
     """Steps in order of execution. They compute the graph's output."""
-    nodes = _folded_forward(graph.nodes, graph.output)
-    nodes = _folded_backward(nodes, graph.output)
-    return _fused(nodes, graph.output)
+    return _fused(fold(graph).nodes, graph.output)
 
 
 def _uses(nodes: Sequence[Node], output: Tensor) -> Counter[str]:
