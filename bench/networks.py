@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
+import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,21 +73,22 @@ def transformer_block() -> bytes:
             heads = [t.view(rows, length, self.heads, width // self.heads).transpose(1, 2) for t in (q, k, v)]
             y = F.scaled_dot_product_attention(*heads)
             x = x + self.out(y.transpose(1, 2).reshape(rows, length, width))
-            return x + self.down(F.gelu(self.up(self.second(x))))
+            result: Tensor = x + self.down(F.gelu(self.up(self.second(x))))
+            return result
 
     torch.manual_seed(0)
     block = Block(BLOCK_WIDTH, BLOCK_HEADS).eval()
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
+        path = Path(directory) / "block.onnx"
         warnings.simplefilter("ignore")
         torch.onnx.export(
             block,
             (torch.randn(1, BLOCK_LENGTH, BLOCK_WIDTH),),
-            buffer,
+            str(path),
             opset_version=17,
             input_names=["x"],
             output_names=["y"],
             dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}},
             dynamo=False,
         )
-    return buffer.getvalue()
+        return path.read_bytes()

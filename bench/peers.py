@@ -102,7 +102,8 @@ def openvino(model: bytes, rows: Rows) -> Call | None:
     except RuntimeError:
         return None
     request.set_input_tensor(ov.Tensor(np.ascontiguousarray(rows.reshape(shape)), shared_memory=True))
-    return request.infer
+    infer: Call = request.infer
+    return infer
 
 
 def compare(name: str, graph: Graph, batch: int, *, model: bytes | None = None) -> list[Row]:
