@@ -45,7 +45,7 @@ def assert_compiled_equals_interpreter(graph: Graph, *, rows: int, level: str = 
 
 @pytest.mark.parametrize("name", sorted(CASES))
 @settings(
-    max_examples=3,
+    max_examples=2,
     derandomize=True,
     database=None,
     deadline=None,
