@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ..codegen.abi import Reason
 from ..codegen.loader import CompiledFunction
+from ..data.arrays import ELEMENT_TYPES
 from ..equivalence.metrics import row_delta
 from .modules import ModuleStore
 from .monitor import Alert, Monitor
@@ -73,10 +74,12 @@ class NeuralPath:
         source = self._session.get_inputs()[0]
         self._name = source.name
         self._shape = tuple(int(d) for d in source.shape[1:])
+        self._dtype = ELEMENT_TYPES[source.type]
 
     def __call__(self, rows: Rows) -> Rows:
         """[rows, inputs] -> [rows, outputs]."""
-        outputs = self._session.run(None, {self._name: rows.reshape(len(rows), *self._shape)})[0]
+        feed = rows.reshape(len(rows), *self._shape).astype(self._dtype, copy=False)
+        outputs = self._session.run(None, {self._name: feed})[0]
         return np.asarray(outputs.reshape(len(rows), -1), dtype=np.float32)
 
 
