@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,14 +27,16 @@ from ..governance import audit
 from ..ir.load import load_source
 from ..jobs.__main__ import run
 from ..jobs.context import Context
-from ..serving.bridge import Bridge
-from ..serving.modules import ModuleStore
+from ..serving.counters import SegmentCounters
+from ..serving.local import LocalPod
 
 Say = Callable[[str], None]
 Rows = NDArray[np.float32]
 LIFE = "local"
 SYNTHETIC_ROWS = 1200
 DRIFT_FACTOR = 8.0
+CHECK_REQUESTS = 50
+"""Requests between two looks at alerts and comparisons."""
 
 
 @dataclass
@@ -45,6 +47,12 @@ class LocalReport:
     synthetic_calibration: bool = False
     segments: list[dict[str, Any]] = field(default_factory=list)
     rollout: list[dict[str, Any]] = field(default_factory=list)
+    source: str = ""
+    """File of the network."""
+    bundles: list[str] = field(default_factory=list)
+    """Files of the modules that passed; `ecompile serve` takes them."""
+    key: str = ""
+    """File of the public key that they are signed with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,15 +160,46 @@ class LocalRun:
             local_root=self._model.artifacts,
         )
 
-    def run(self) -> LocalReport:
-        """Profile, distil, validate; then serve what passed through a rollout, a drift and a revalidation."""
+    def profile(self) -> Plan:
+        """Import the network and cut it; the plan, whose files `plan_file` gives.
+
+        Raises an EcompileError naming the field or file at fault.
+        """
+        context = self._context(JobKind.PROFILE)
+        return Plan.model_validate_json(context.read(self._profile().plan_uri, what="plan"))
+
+    def plan_file(self, name: str) -> bytes:
+        """A file beside the plan that `profile` made."""
+        context = self._context(JobKind.PROFILE)
+        return context.read(context.place("profile", name), what=name)
+
+    def _profile(self) -> ProfileReport:
         self._say("profile")
         profile = run(self._context(JobKind.PROFILE), index=0).profile
         assert profile is not None
+        return profile
+
+    def run(self) -> LocalReport:
+        """Profile, distil, validate; then serve what passed through a rollout, a drift and a revalidation."""
+        profile = self._profile()
         passed = [made for segment in profile.segments if (made := self._segment(profile, segment.index)) is not None]
         if passed:
+            self._keep(passed)
             self._serve(profile, passed)
         return self.report
+
+    def _keep(self, passed: list[DistillReport]) -> None:
+        """Tell where the bundles are, and keep the public key they are signed with beside the audit log."""
+        public = self._key.public_key()
+        pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        folder = self._model.artifacts / "local" / self._model.name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / SIGNING_PUBLIC_KEY).write_bytes(pem)
+        context = self._context(JobKind.DISTILL)
+        self.report.source = context.resolve(self._model.spec.source.uri).removeprefix("file://")
+        self.report.key = str(folder / SIGNING_PUBLIC_KEY)
+        uris = [each.bundle_uri for each in passed if each.bundle_uri is not None]
+        self.report.bundles = [context.resolve(uri).removeprefix("file://") for uri in uris]
 
     def _segment(self, profile: ProfileReport, index: int) -> DistillReport | None:
         """Distil and validate one segment; the module's report where it may serve."""
@@ -202,22 +241,11 @@ class LocalRun:
     def _serve(self, profile: ProfileReport, made: list[DistillReport]) -> None:
         context = self._context(JobKind.VALIDATE)
         plan = Plan.model_validate_json(context.read(profile.plan_uri, what="plan"))
-        folder = profile.plan_uri.rsplit("/", 1)[0]
         ref = self._model.spec.held_out or self._model.spec.calibration
         rows = context.rows(ref.uri, digest=None, what="spec.heldOut", shape=plan.input.shape)
-        with tempfile.TemporaryDirectory(prefix="ecompile-") as trust:
-            pem = self._key.public_key().public_bytes(
-                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-            )
-            (Path(trust) / SIGNING_PUBLIC_KEY).write_bytes(pem)
-            bridge = Bridge(
-                plan,
-                lambda name: context.read(f"{folder}/{name}", what=name),
-                analysis=self._model.spec.rollout.analysis,
-                modules=ModuleStore(trust=Path(trust), resolve=context.resolve),
-                seed=0,
-            )
-            rollout = _Rollout(bridge, self._model, made, self.report, self._say)
+        keys, analysis = [self._key.public_key()], self._model.spec.rollout.analysis
+        with closing(LocalPod(profile.plan_uri, keys=keys, analysis=analysis, resolve=context.resolve)) as pod:
+            rollout = _Rollout(pod, self._model, made, self.report, self._say)
             rollout.run(rows, lambda: all(self._validate(profile, each, attempt=2).passed for each in made))
 
 
@@ -225,9 +253,9 @@ class _Rollout:
     """Shadow, canary, promoted; drift, rollback, revalidation, promoted again."""
 
     def __init__(
-        self, bridge: Bridge, model: LocalModel, made: list[DistillReport], report: LocalReport, say: Say
+        self, pod: LocalPod, model: LocalModel, made: list[DistillReport], report: LocalReport, say: Say
     ) -> None:
-        self._bridge, self._model, self._made, self._report, self._say = bridge, model, made, report, say
+        self._pod, self._model, self._made, self._report, self._say = pod, model, made, report, say
         self._generation = 0
         self._log = model.artifacts / "local" / model.name / "audit.jsonl"
         self._log.unlink(missing_ok=True)
@@ -236,7 +264,7 @@ class _Rollout:
         if not self._promote(rows):
             return
         asked = self._ask((rows * DRIFT_FACTOR).astype(np.float32), limit=2000)
-        alert = next(iter(self._bridge.alerts()), None)
+        alert = next(iter(self._pod.alerts()), None)
         detail = alert.detail if alert is not None else "no alert: the inputs stay inside the guard"
         self._note("drift", alert is not None, f"{asked} requests {DRIFT_FACTOR:.0f} times larger: {detail}")
         if alert is None:
@@ -254,24 +282,25 @@ class _Rollout:
             weight = step.weight if mode is RouteMode.CANARY else 0.0
             self._route(mode, weight, step.compare, reason="step passed")
             asked = self._ask(rows, limit=20 * step.min_comparisons, comparisons=step.min_comparisons)
-            counters = [s.monitor.to_message() for s in self._bridge.state.segments if s.module is not None]
+            counters = self._counters()
             compared = min(c.comparisons for c in counters)
             mean = max(c.delta_sum / max(1, c.comparisons) for c in counters)
-            good = not self._bridge.alerts() and compared >= step.min_comparisons
+            good = not self._pod.alerts() and compared >= step.min_comparisons
             self._note(step.mode.value, good, f"{asked} requests, {compared} comparisons, mean delta {mean:.1e}")
             if not good:
                 self._route(RouteMode.NEURAL, 0.0, 0.0, reason="step failed")
                 return False
         self._route(RouteMode.COMPILED, 1.0, self._model.spec.rollout.analysis.compare, reason="all steps passed")
         asked = self._ask(rows, limit=500)
-        shares = [s.monitor.compiled / max(1, s.monitor.requests) for s in self._bridge.state.segments if s.module]
+        shares = [each.compiled / max(1, each.requests) for each in self._counters()]
         self._note("promoted", True, f"{asked} requests, deterministic coverage {min(shares):.0%}")
         return True
 
     def _route(self, mode: RouteMode, weight: float, compare: float, *, reason: str) -> None:
         self._generation += 1
-        plan = self._bridge.plan
-        before = {s.route.segment: s.route.mode.value for s in self._bridge.state.segments}
+        bridge = self._pod.bridge
+        plan = bridge.network.plan
+        before = {segment.index: segment.mode.value for segment in bridge.state.segments}
         routes = []
         for each in self._made:
             compiled = mode is not RouteMode.NEURAL
@@ -305,7 +334,7 @@ class _Rollout:
                     previous=GENESIS,
                 ),
             )
-        self._bridge.adopt(
+        self._pod.adopt(
             RoutingTable(
                 namespace=plan.namespace,
                 model=plan.model,
@@ -318,14 +347,19 @@ class _Rollout:
     def _ask(self, rows: Rows, *, limit: int, comparisons: int | None = None) -> int:
         """Requests, one row each, until an alert, enough comparisons, or the limit. Returns how many."""
         for index in range(limit):
-            self._bridge.infer(rows[index % len(rows)][None])
-            if index % 50 == 49:
-                self._bridge.drain_comparisons()
-                done = [s.monitor.comparisons for s in self._bridge.state.segments if s.module is not None]
-                if self._bridge.alerts() or (comparisons is not None and min(done) >= comparisons):
+            self._pod.infer(rows[index % len(rows)][None])
+            if index % CHECK_REQUESTS == CHECK_REQUESTS - 1:
+                self._pod.finish_comparisons()
+                done = [each.comparisons for each in self._counters()]
+                if self._pod.alerts() or (comparisons is not None and min(done) >= comparisons):
                     return index + 1
-        self._bridge.drain_comparisons()
+        self._pod.finish_comparisons()
         return limit
+
+    def _counters(self) -> list[SegmentCounters]:
+        """Of the segments that have a module, since the table in force was adopted."""
+        made = {each.segment for each in self._made}
+        return [each for each in self._pod.counters() if each.segment in made]
 
     def _note(self, step: str, passed: bool, text: str) -> None:
         self._say(f"{step}: {text}")

@@ -1,4 +1,4 @@
-"""`ecompile`: run, profile, inspect, audit. An error is one sentence and an exit status."""
+"""`ecompile`: run, serve, profile, inspect, audit. An error is one sentence and an exit status."""
 
 from __future__ import annotations
 
@@ -45,7 +45,32 @@ def _run(arguments: argparse.Namespace) -> int:
                 print(f"    {key:<14} {segment[key]}")
     for step in report.rollout:
         print(f"  {step['step']:<13} {'Pass' if step['passed'] else 'Fail'}  {step['detail']}")
+    if report.bundles:
+        print(f"\n  serve it: ecompile serve {' '.join(report.bundles)} --key {report.key} --source {report.source}")
     return 0
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from ecompile_crds.routing import RouteMode
+
+    from .serve import ServeOptions, serve
+
+    return serve(
+        ServeOptions(
+            source=arguments.source,
+            bundles=tuple(arguments.bundles),
+            key=arguments.key,
+            calibration=arguments.calibration,
+            artifacts=arguments.artifacts,
+            host=arguments.host,
+            port=arguments.port,
+            grpc_port=arguments.grpc_port or None,
+            mode=RouteMode(arguments.mode),
+            weight=arguments.weight,
+            compare=arguments.compare,
+        ),
+        say,
+    )
 
 
 def _profile(arguments: argparse.Namespace) -> int:
@@ -91,6 +116,13 @@ def _audit(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands."""
     top = argparse.ArgumentParser(prog="ecompile", description="Hybrid models: networks with verified compiled parts.")
@@ -109,6 +141,20 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--artifacts", type=Path, default=DEFAULT_ARTIFACTS, help="stands for file:///artifacts")
     run.add_argument("--calibration", help=".npz with input rows (file.npz or file.npz#array)")
     run.add_argument("--held-out", help=".npz with rows not used for calibration")
+    about = "a network and its modules behind the Open Inference Protocol (REST and gRPC)"
+    serve = commands.add_parser("serve", help=about, description=about)
+    serve.set_defaults(function=_serve)
+    serve.add_argument("bundles", type=Path, nargs="*", metavar="bundle", help="modules (.eco); none: the network only")
+    serve.add_argument("--source", type=Path, required=True, help="the network that they were made from: .onnx or .pt2")
+    serve.add_argument("--key", type=Path, help="trusted ed25519 public key (PEM) of the bundles")
+    serve.add_argument("--calibration", help=".npz with input rows, for the stability in explanations")
+    serve.add_argument("--artifacts", type=Path, default=DEFAULT_ARTIFACTS, help="where the crash journal is kept")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    serve.add_argument("--port", type=int, default=8080, help="REST")
+    serve.add_argument("--grpc-port", type=int, default=8081, help="gRPC; 0: none")
+    serve.add_argument("--mode", choices=["compiled", "canary", "shadow"], default="compiled", help="of every module")
+    serve.add_argument("--weight", type=_fraction, default=1.0, help="canary: share of requests the modules answer")
+    serve.add_argument("--compare", type=_fraction, default=0.05, help="probability that a request is compared")
     profile = add("profile", "how a network is cut, and what stays neural", _profile)
     profile.add_argument("file", type=Path)
     inspect = add("inspect", "contents of a bundle, after its signature is checked", _inspect)
