@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,13 @@ import onnx
 import pytest
 from ecompile_crds.errors import Code, EcompileError
 from ecompile_workers.data import store
+from ecompile_workers.ir.attributes import Reduction
+from ecompile_workers.ir.graph import DType, Graph, Node, Op, Tensor
+from ecompile_workers.ir.to_onnx import export
 from ecompile_workers.jobs.__main__ import run
 from ecompile_workers.trace import nfrtrace
 
-from .networks import make_context, write_digits_like
+from .networks import make_context, make_graph, write_digits_like
 
 
 @pytest.fixture
@@ -139,6 +143,31 @@ def test_full_disk_leaves_nothing_half_written(root: Path, monkeypatch: pytest.M
         store.write(f"file://{root}/out/file.bin", b"x" * 100)
     assert caught.value.code is Code.STORAGE_FULL and caught.value.retryable
     assert not list((root / "out").iterdir())
+
+
+def test_network_of_words_is_read_by_its_neural_segment(root: Path) -> None:
+    """Integers go in; the dense layers behind the embedding are compiled and validated."""
+    rng = np.random.default_rng(0)
+    table = {"weight": rng.normal(size=(50, 16)).astype(np.float32)}
+    mean = Tensor(name="mean", shape=(16,))
+    dense = make_graph([16, 32, 4])
+    words = Tensor(name="words", shape=(7,), dtype=DType.INT64)
+    nodes = (
+        Node(op=Op.EMBEDDING, inputs=("words",), output=Tensor(name="looked_up", shape=(7, 16)), constants=table),
+        Node(op=Op.REDUCE_MEAN, inputs=("looked_up",), output=mean, attributes=Reduction(axes=(0,), keep=False)),
+        replace(dense.nodes[0], inputs=("mean",)),
+        *dense.nodes[1:],
+    )
+    graph = Graph(input=words, output=dense.output, nodes=nodes)
+    (root / "net" / "model.onnx").write_bytes(export(graph).SerializeToString())
+    for name in ("calibration", "held_out"):
+        np.savez(root / "net" / f"{name}.npz", inputs=rng.integers(0, 50, size=(200, 7)))
+    profile = run(make_context(root), index=0).profile
+    assert profile is not None
+    assert [s.compilable for s in profile.segments] == [False, True]
+    told = {"kind": "distill", "planUri": profile.plan_uri, "segments": (1,)}
+    distill = run(make_context(root, **told), index=0).distill
+    assert distill is not None and distill.pays, distill
 
 
 def with_unknown_operator() -> bytes:

@@ -11,29 +11,22 @@ from typing import Any
 
 import numpy as np
 import yaml
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ecompile_crds.audit import GENESIS, AuditRecord
-from ecompile_crds.errors import Code, DataError, ModelError
+from ecompile_crds.errors import Code, DataError
 from ecompile_crds.hybridmodel import HybridModelSpec, StepMode
-from ecompile_crds.jobs import DistillReport, JobInput, JobKind, ProfileReport, ValidateReport
+from ecompile_crds.jobs import DistillReport, JobKind, ProfileReport
 from ecompile_crds.names import LABEL_EXAMPLE, SIGNING_PUBLIC_KEY
-from ecompile_crds.plan import Plan
 from ecompile_crds.routing import RouteMode, RoutingTable, SegmentRoute
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ..governance import audit
-from ..ir.load import load_source
-from ..jobs.__main__ import run
-from ..jobs.context import Context
+from ..hybrid.life import LocalLife, LocalModel
 from ..serving.counters import SegmentCounters
 from ..serving.local import LocalPod
 
 Say = Callable[[str], None]
 Rows = NDArray[np.float32]
-LIFE = "local"
-SYNTHETIC_ROWS = 1200
 DRIFT_FACTOR = 8.0
 CHECK_REQUESTS = 50
 """Requests between two looks at alerts and comparisons."""
@@ -53,16 +46,6 @@ class LocalReport:
     """Files of the modules that passed; `ecompile serve` takes them."""
     key: str = ""
     """File of the public key that they are signed with."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalModel:
-    """A HybridModel as this machine sees it."""
-
-    name: str
-    spec: HybridModelSpec
-    artifacts: Path
-    synthetic: bool = False
 
 
 def read_manifest(path: Path, artifacts: Path, say: Say) -> LocalModel:
@@ -90,98 +73,19 @@ def read_manifest(path: Path, artifacts: Path, say: Say) -> LocalModel:
     return LocalModel(name=name, spec=spec, artifacts=artifacts)
 
 
-def read_network(path: Path, calibration: str | None, held_out: str | None, artifacts: Path) -> LocalModel:
-    """A bare network file; without calibration data, seeded standard-normal rows stand in and the report says so."""
-    if not path.exists():
-        raise DataError(Code.DATA_MISSING, f"{path}: no such file.")
-    kind = {".onnx": "onnx", ".pt2": "pt2"}.get(path.suffix)
-    if kind is None:
-        raise ModelError(
-            Code.MODEL_UNSUPPORTED, f"{path}: a .onnx or .pt2 file, or a HybridModel in YAML, is expected."
-        )
-    synthetic = calibration is None
-    if calibration is None:
-        size = load_source(path).graph.input.size
-        rows = np.random.default_rng(0).normal(size=(SYNTHETIC_ROWS, size)).astype(np.float32)
-        target = artifacts / path.stem / "synthetic.npz"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(target, inputs=rows)
-        calibration = str(target)
-    spec: dict[str, Any] = {
-        "source": {"uri": f"file://{path.resolve()}", "format": kind},
-        "calibration": {"uri": _file_uri(calibration)},
-    }
-    if held_out is not None:
-        spec["heldOut"] = {"uri": _file_uri(held_out)}
-    name = path.stem.lower().replace("_", "-")
-    return LocalModel(name=name, spec=HybridModelSpec.model_validate(spec), artifacts=artifacts, synthetic=synthetic)
-
-
-def _file_uri(location: str) -> str:
-    path, hash_, array = location.partition("#")
-    return f"file://{Path(path).resolve()}{hash_}{array}"
-
-
 class LocalRun:
-    """One life. The key is made for the run: nothing local is trusted elsewhere."""
+    """One life, told step by step."""
 
     def __init__(self, model: LocalModel, say: Say) -> None:
         self._model = model
         self._say = say
-        self._key = Ed25519PrivateKey.generate()
+        self._life = LocalLife(model)
         self.report = LocalReport(model=model.name, synthetic_calibration=model.synthetic)
-
-    def _context(self, kind: JobKind, **told: Any) -> Context:
-        spec = self._model.spec
-        job = JobInput.model_validate(
-            {
-                "kind": kind,
-                "namespace": "local",
-                "model": self._model.name,
-                "job": f"{self._model.name}-{kind.value}",
-                "life": LIFE,
-                "sourceUri": spec.source.uri,
-                "sourceDigest": spec.source.digest,
-                "sourceFormat": spec.source.format.value,
-                "calibrationUri": spec.calibration.uri,
-                "calibrationDigest": spec.calibration.digest,
-                "heldOutUri": spec.held_out.uri if spec.held_out is not None else None,
-                "artifactsUri": "file:///artifacts",
-                "distill": spec.distill.model_dump(mode="json", by_alias=True),
-                "equivalence": spec.equivalence.model_dump(mode="json", by_alias=True, exclude_none=True),
-                **told,
-            }
-        )
-        return Context(
-            job=job,
-            progress=lambda step, fraction: None,
-            signing_key=self._key,
-            trusted_keys=(self._key.public_key(),),
-            local_root=self._model.artifacts,
-        )
-
-    def profile(self) -> Plan:
-        """Import the network and cut it; the plan, whose files `plan_file` gives.
-
-        Raises an EcompileError naming the field or file at fault.
-        """
-        context = self._context(JobKind.PROFILE)
-        return Plan.model_validate_json(context.read(self._profile().plan_uri, what="plan"))
-
-    def plan_file(self, name: str) -> bytes:
-        """A file beside the plan that `profile` made."""
-        context = self._context(JobKind.PROFILE)
-        return context.read(context.place("profile", name), what=name)
-
-    def _profile(self) -> ProfileReport:
-        self._say("profile")
-        profile = run(self._context(JobKind.PROFILE), index=0).profile
-        assert profile is not None
-        return profile
 
     def run(self) -> LocalReport:
         """Profile, distil, validate; then serve what passed through a rollout, a drift and a revalidation."""
-        profile = self._profile()
+        self._say("profile")
+        profile = self._life.profile()
         passed = [made for segment in profile.segments if (made := self._segment(profile, segment.index)) is not None]
         if passed:
             self._keep(passed)
@@ -190,16 +94,13 @@ class LocalRun:
 
     def _keep(self, passed: list[DistillReport]) -> None:
         """Tell where the bundles are, and keep the public key they are signed with beside the audit log."""
-        public = self._key.public_key()
-        pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         folder = self._model.artifacts / "local" / self._model.name
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / SIGNING_PUBLIC_KEY).write_bytes(pem)
-        context = self._context(JobKind.DISTILL)
-        self.report.source = context.resolve(self._model.spec.source.uri).removeprefix("file://")
+        (folder / SIGNING_PUBLIC_KEY).write_bytes(self._life.public_key_pem)
+        self.report.source = str(self._life.location(self._model.spec.source.uri))
         self.report.key = str(folder / SIGNING_PUBLIC_KEY)
         uris = [each.bundle_uri for each in passed if each.bundle_uri is not None]
-        self.report.bundles = [context.resolve(uri).removeprefix("file://") for uri in uris]
+        self.report.bundles = [str(self._life.location(uri)) for uri in uris]
 
     def _segment(self, profile: ProfileReport, index: int) -> DistillReport | None:
         """Distil and validate one segment; the module's report where it may serve."""
@@ -214,13 +115,12 @@ class LocalRun:
         if not segment.compilable:
             return None
         self._say(f"distill {segment.name}")
-        made = run(self._context(JobKind.DISTILL, planUri=profile.plan_uri, segments=(index,)), index=0).distill
-        assert made is not None
+        made = self._life.distill(profile, index)
         entry |= {"strategy": made.strategy, "speedup": made.speedup, "reason": made.reason}
         if not made.pays or made.evidence is None:
             return None
         self._say(f"validate {segment.name}")
-        verdict = self._validate(profile, made, attempt=1)
+        verdict = self._life.validate(profile, made, attempt=1)
         entry |= {
             "evidence": made.evidence.label(),
             "delta": verdict.delta,
@@ -231,22 +131,15 @@ class LocalRun:
         }
         return made if verdict.passed else None
 
-    def _validate(self, profile: ProfileReport, made: DistillReport, *, attempt: int) -> ValidateReport:
-        told = {"segment": made.segment, "bundleUri": made.bundle_uri, "bundleDigest": made.bundle_digest}
-        context = self._context(JobKind.VALIDATE, planUri=profile.plan_uri, attempt=attempt, **told)
-        report = run(context, index=0).validation
-        assert report is not None
-        return report
-
     def _serve(self, profile: ProfileReport, made: list[DistillReport]) -> None:
-        context = self._context(JobKind.VALIDATE)
-        plan = Plan.model_validate_json(context.read(profile.plan_uri, what="plan"))
+        context = self._life.context(JobKind.VALIDATE)
+        plan = self._life.plan(profile)
         ref = self._model.spec.held_out or self._model.spec.calibration
         rows = context.rows(ref.uri, digest=None, what="spec.heldOut", shape=plan.input.shape)
-        keys, analysis = [self._key.public_key()], self._model.spec.rollout.analysis
+        keys, analysis = [self._life.key.public_key()], self._model.spec.rollout.analysis
         with closing(LocalPod(profile.plan_uri, keys=keys, analysis=analysis, resolve=context.resolve)) as pod:
             rollout = _Rollout(pod, self._model, made, self.report, self._say)
-            rollout.run(rows, lambda: all(self._validate(profile, each, attempt=2).passed for each in made))
+            rollout.run(rows, lambda: all(self._life.validate(profile, each, attempt=2).passed for each in made))
 
 
 class _Rollout:

@@ -20,8 +20,8 @@ from ecompile_crds.routing import RouteMode, RoutingTable, SegmentRoute
 from ..codegen.bundle import read_bundle
 from ..codegen.signing import load_public
 from ..data import store
+from ..hybrid.life import LocalLife, LocalModel, read_network
 from ..serving.settings import Settings
-from .local import LocalModel, LocalRun, read_network
 
 Say = Callable[[str], None]
 
@@ -80,8 +80,9 @@ def prepare(options: ServeOptions, directory: Path, say: Say) -> Settings:
 
 def _profile(model: LocalModel, directory: Path, say: Say) -> Plan:
     """The plan, with its files, in `directory`."""
-    run = LocalRun(model, say)
-    plan = run.profile()
+    say("profile")
+    run = LocalLife(model)
+    plan = run.plan(run.profile())
     names = {plan.neural.path, *(segment.neural.path for segment in plan.segments)}
     for name in sorted(names):
         (directory / name).write_bytes(run.plan_file(name))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ..data import store
+from ..data.arrays import ELEMENT_TYPES
 
 Rows = NDArray[np.float32]
 WARM_RUNS = 5
@@ -37,6 +38,7 @@ class NeuralPath:
         self._input = source.name
         self._outputs = [session.get_outputs()[0].name]
         self._shape = tuple(int(extent) for extent in source.shape[1:])
+        self._dtype = ELEMENT_TYPES[source.type]
         self._single_row = source.shape[0] == 1
         """The file fixes the batch to one row; larger batches run row by row."""
 
@@ -45,7 +47,8 @@ class NeuralPath:
         count = rows.shape[0]
         if self._single_row and count > 1:
             return np.concatenate([self(rows[i : i + 1]) for i in range(count)])
-        result: Rows = self._run(self._outputs, {self._input: rows.reshape(count, *self._shape)})[0]
+        feed = rows.reshape(count, *self._shape).astype(self._dtype, copy=False)
+        result: Rows = self._run(self._outputs, {self._input: feed})[0]
         return result.reshape(count, -1)
 
 

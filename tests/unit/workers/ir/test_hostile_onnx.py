@@ -15,6 +15,7 @@ from ecompile_crds.errors import Code, ModelError
 from ecompile_workers.codegen.support import obstacle
 from ecompile_workers.ir import onnx_importer
 from ecompile_workers.ir.graph import Op
+from ecompile_workers.ir.interpreter import run
 from ecompile_workers.ir.load import load_source, neural_segment
 from ecompile_workers.ir.segments import split
 from hypothesis import Phase, given, settings
@@ -291,6 +292,15 @@ def test_initializers_listed_as_inputs_are_weights() -> None:
     model = dense(8).build()
     model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [3, 4]))
     assert onnx_importer.import_model(model, name="old").input.name == "x"
+
+
+def test_names_of_the_source_may_be_any() -> None:
+    model = Model(shape=[4], opset=17).constant("w", normal(4, 4)).node("Relu", "x", output="#1")
+    model.node("LogSoftmax", "#1", output="#0", axis=1).node("MatMul", "#0", "w", output="y.0")
+    graph = onnx_importer.import_model(model.node("LogSoftmax", "y.0", axis=1).build(), name="names")
+    assert len(graph.tensors) == len(graph.nodes) + 1
+    x = normal(2, 4, seed=1)
+    np.testing.assert_allclose(run(graph, x), onnx_runtime(model.build(), x), atol=1e-5)
 
 
 def test_masks_may_hold_infinity() -> None:

@@ -40,7 +40,7 @@ class Builder:
         Raises Unsupported where the operands do not fit.
         """
         flows = [o for o in operands if isinstance(o, Flow)]
-        name = f"#{len(self._nodes)}"
+        name = self._free(f"#{len(self._nodes)}")
         try:
             names = OPERATORS[op].names(len(operands))
             node = Node(
@@ -61,13 +61,13 @@ class Builder:
 
     def finish(self, outputs: Mapping[str, Value]) -> dict[str, Value]:
         """Names the nodes made since `begin`: a result by its name in the source, what lies between by a number."""
-        fresh = {node.output.name for node in self._nodes[self._mark :]}
+        fresh = [node.output.name for node in self._nodes[self._mark :]]
         final: dict[str, Tensor] = {}
         stem = next(iter(outputs), self._operator)
         for name, value in outputs.items():
-            if isinstance(value, Flow) and value.tensor.name in fresh - final.keys():
+            if isinstance(value, Flow) and value.tensor.name in fresh and value.tensor.name not in final:
                 final[value.tensor.name] = replace(value.tensor, name=name, internal=not value.plain)
-        for count, old in enumerate(sorted(fresh - final.keys(), key=lambda n: int(n[1:]))):
+        for count, old in enumerate(name for name in fresh if name not in final):
             final[old] = replace(self._known[old], name=self._free(f"{stem}.{count}"))
         for position, node in enumerate(self._nodes[self._mark :], self._mark):
             inputs = tuple(final[i].name if i in final else i for i in node.inputs)
