@@ -7,6 +7,7 @@ work is short enough for the event loop. Everything else goes the long way, thro
 
 from __future__ import annotations
 
+from asyncio import TimerHandle
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -24,12 +25,26 @@ class FastLane(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self._lane = False
         self._lane_body = b""
+        self._answered_at = 0.0
+        self._idle_timer: TimerHandle | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the client's. A request that has not arrived whole by now goes the long way."""
         super().data_received(data)
         if self._lane:
             self._leave_lane()
+
+    def on_message_begin(self) -> None:
+        """A request begins; what ASGI is told of it is put together only where it is needed."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
 
     def on_headers_complete(self) -> None:
         """The parser has seen all headers of a request."""
@@ -44,7 +59,7 @@ class FastLane(HttpToolsProtocol):
         ):
             self._lane, self._lane_body = True, b""
         else:
-            super().on_headers_complete()
+            self._take_long_way()
 
     def on_body(self, body: bytes) -> None:
         """The parser has seen a part of a body."""
@@ -72,9 +87,16 @@ class FastLane(HttpToolsProtocol):
     def _leave_lane(self) -> None:
         """What has arrived of the request goes the long way."""
         self._lane = False
-        super().on_headers_complete()
+        self._take_long_way()
         if self._lane_body:
             super().on_body(self._lane_body)
+
+    def _take_long_way(self) -> None:
+        url, headers, expect = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.headers.extend(headers)  # the scope has this very list
+        self.url, self.expect_100_continue = url, expect
+        super().on_headers_complete()
 
     def _write(self, response: Response) -> None:
         status, headers, body = response
@@ -83,9 +105,22 @@ class FastLane(HttpToolsProtocol):
             headers.append((b"connection", b"close"))
         lines = b"".join([b"%b: %b\r\n" % header for header in headers])
         self.transport.write(b"%bcontent-length: %d\r\n%b\r\n%b" % (STATUS_LINE[status], len(body), lines, body))
+        self.server_state.total_requests += 1
         if not keep_alive:
             self.transport.close()
-        self.on_response_complete()
+        self._answered_at = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        """One timer per connection, not one per request as on the long way."""
+        left = self._answered_at + self.timeout_keep_alive - self.loop.time()
+        long_way = self.timeout_keep_alive_task is not None  # the last request went there: its timer counts
+        busy = long_way or (self.cycle is not None and not self.cycle.response_complete)
+        if left > 0 or busy:
+            self._idle_timer = self.loop.call_later(max(left, self.timeout_keep_alive / 10), self._close_if_idle)
+        elif not self.transport.is_closing():
+            self.transport.close()
 
 
 def fast_lane(app: App) -> type[FastLane]:

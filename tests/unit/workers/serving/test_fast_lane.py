@@ -29,6 +29,12 @@ class Door:
         self.app, self.service, self.pod = app, service, pod
         self.long_way = 0
         self.port = 0
+        self.config: uvicorn.Config | None = None
+
+    def keep_alive_seconds(self, seconds: float) -> None:
+        """For connections made from now on."""
+        assert self.config is not None
+        self.config.timeout_keep_alive = seconds  # type: ignore[assignment]  # uvicorn passes it to call_later
 
     async def counted(self, scope: object, receive: object, send: object) -> None:
         self.long_way += 1
@@ -72,6 +78,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
         ws="none",
     )
     config.load()
+    made.config = config
     state, loop = ServerState(), asyncio.get_running_loop()
     factory = config.http_protocol_class
     server = await loop.create_server(
@@ -173,3 +180,16 @@ async def test_long_work_takes_the_long_way(door: Door) -> None:
     ((status, _, body),) = await door.exchange(post(request()))
     assert (status, door.long_way) == (200, 1)
     np.testing.assert_allclose(outputs(body), oracle(np.full((1, 16), 0.5, dtype=np.float32))[0], atol=1e-5)
+
+
+async def test_idle_connection_is_closed_after_the_keep_alive_time(door: Door) -> None:
+    """And not while it is used; the timer is one per connection."""
+    door.keep_alive_seconds(0.05)
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    for _ in range(3):
+        writer.write(post(request()))
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
+    async with asyncio.timeout(30):
+        assert await reader.read() == b""
+    writer.close()
