@@ -7,7 +7,7 @@ work is short enough for the event loop. Everything else goes the long way, thro
 
 from __future__ import annotations
 
-from asyncio import TimerHandle
+from asyncio import TimerHandle, Transport
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -20,18 +20,28 @@ class FastLane(HttpToolsProtocol):
 
     server_app: ClassVar[App]
     lane_urls: ClassVar[frozenset[bytes]] = frozenset()
+    header_seconds: ClassVar[float] = 30.0
+    """Time for all headers of a request to arrive."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._lane = False
         self._lane_body = b""
-        self._answered_at = 0.0
-        self._idle_timer: TimerHandle | None = None
+        self._partial = False
+        """The headers of a request have begun, but not ended."""
+        self._waiting_since = 0.0
+        self._timer: TimerHandle | None = None
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """A client has connected."""
+        super().connection_made(transport)
+        self._waiting_since = self.loop.time()
+        self._timer = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -45,9 +55,12 @@ class FastLane(HttpToolsProtocol):
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
+        self._partial = True
+        self._waiting_since = self.loop.time()
 
     def on_headers_complete(self) -> None:
         """The parser has seen all headers of a request."""
+        self._partial = False
         if (
             self.url in self.lane_urls
             and (self.cycle is None or self.cycle.response_complete)
@@ -108,17 +121,17 @@ class FastLane(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if not keep_alive:
             self.transport.close()
-        self._answered_at = self.loop.time()
-        if self._idle_timer is None:
-            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
+        self._waiting_since = self.loop.time()
 
     def _close_if_idle(self) -> None:
-        """One timer per connection, not one per request as on the long way."""
-        left = self._answered_at + self.timeout_keep_alive - self.loop.time()
+        """Clients that connect and say nothing, or never end their headers, hold what others could use. One timer per
+        connection, not one per request as on the long way."""
+        limit = self.header_seconds if self._partial else self.timeout_keep_alive
+        left = self._waiting_since + limit - self.loop.time()
         long_way = self.timeout_keep_alive_task is not None  # the last request went there: its timer counts
-        busy = long_way or (self.cycle is not None and not self.cycle.response_complete)
-        if left > 0 or busy:
-            self._idle_timer = self.loop.call_later(max(left, self.timeout_keep_alive / 10), self._close_if_idle)
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if left > 0 or long_way or answering:
+            self._timer = self.loop.call_later(max(left, limit / 10), self._close_if_idle)
         elif not self.transport.is_closing():
             self.transport.close()
 
