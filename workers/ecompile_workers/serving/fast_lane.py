@@ -1,8 +1,8 @@
 """uvicorn's HTTP protocol with a short way for small inference requests: answered where they are parsed.
 
-The long way costs a task, an event and a cycle object per request, and two writes; the answer itself takes a third of
-that. A request takes the short way when it has arrived whole, nothing else is in progress on its connection, and its
-work is short enough for the event loop. Everything else goes the long way, through ASGI, unchanged.
+The long way costs a task, an event and a cycle object per request, and two writes (docs/decisions/0006). A request takes
+the short way when it has arrived whole, nothing else is in progress on its connection, and its work is short enough for
+the event loop. Everything else goes the long way, through ASGI, unchanged.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class FastLane(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of the client's. A request that has not arrived whole by now goes the long way."""
         super().data_received(data)
-        if self._lane:
+        if self._lane and not self.transport.is_closing():
             self._leave_lane()
 
     def on_message_begin(self) -> None:

@@ -233,3 +233,14 @@ async def test_request_in_progress_is_not_cut_off(door: Door) -> None:
     go_on.set()
     assert (await reader.readline()).startswith(b"HTTP/1.1 200")
     writer.close()
+
+
+async def test_body_that_breaks_off_in_garbage_is_refused(door: Door) -> None:
+    """The parser gives up after the headers have taken the short way; nothing is answered twice."""
+    head = post(request()).split(b"content-length")[0]
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    writer.write(head + b"transfer-encoding: chunked\r\n\r\nZZ\r\n")
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 400") and answer.count(b"HTTP/1.1") == 1
+    assert door.long_way == 0
