@@ -30,6 +30,7 @@ from ecompile_workers.serving.adoption import Adopter
 from ecompile_workers.serving.local import LocalPod
 from ecompile_workers.serving.oip import inference_pb2 as pb
 from ecompile_workers.serving.oip_grpc import SERVICE_NAME
+from ecompile_workers.serving.pod import SWITCH_INTERVAL_SECONDS
 from ecompile_workers.serving.routing import Identity
 from numpy.typing import NDArray
 
@@ -289,6 +290,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
     parser.add_argument("--mlserver", type=Path, help="a Python that has mlserver and onnxruntime")
     arguments = parser.parse_args()
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     x = np.random.default_rng(1).normal(size=(1, INPUTS)).astype(np.float32)
     seconds = arguments.seconds
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
