@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from ecompile_crds.errors import Code, EcompileError
 from ecompile_workers.data import store
@@ -140,15 +141,33 @@ def test_full_disk_leaves_nothing_half_written(root: Path, monkeypatch: pytest.M
     assert not list((root / "out").iterdir())
 
 
-def test_unknown_operators_stay_neural(shared_models: Path, root: Path) -> None:
-    np.savez(root / "kws.npz", inputs=np.random.default_rng(0).random((20, 490)).astype(np.float32))
-    (root / "kws.onnx").write_bytes((shared_models / "tiny" / "kws_dscnn.onnx").read_bytes())
+def with_unknown_operator() -> bytes:
+    """An operator that we do not have, then a matrix layer."""
+    weight = onnx.numpy_helper.from_array(np.eye(8, 3, dtype=np.float32), "w")
+    nodes = [
+        onnx.helper.make_node("LpNormalization", ["x"], ["a"], axis=1),
+        onnx.helper.make_node("MatMul", ["a", "w"], ["y"]),
+    ]
+    x, y = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", size])
+        for name, size in (("x", 8), ("y", 3))
+    )
+    graph = onnx.helper.make_graph(nodes, "net", [x], [y], [weight])
+    content: bytes = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+    ).SerializeToString()
+    return content
+
+
+def test_unknown_operators_stay_neural(root: Path) -> None:
+    np.savez(root / "rows.npz", inputs=np.random.default_rng(0).random((20, 8)).astype(np.float32))
+    (root / "unknown.onnx").write_bytes(with_unknown_operator())
     changes = {
-        "sourceUri": "file:///artifacts/kws.onnx",
-        "calibrationUri": "file:///artifacts/kws.npz",
+        "sourceUri": "file:///artifacts/unknown.onnx",
+        "calibrationUri": "file:///artifacts/rows.npz",
         "heldOutUri": None,
     }
     profile = run(make_context(root, **changes), index=0).profile
     assert profile is not None
     assert [s.compilable for s in profile.segments] == [False, True]
-    assert "Conv" in profile.segments[0].reason
+    assert "LpNormalization" in profile.segments[0].reason

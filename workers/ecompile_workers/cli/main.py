@@ -80,12 +80,13 @@ def _top(arguments: argparse.Namespace) -> int:
 
 
 def _profile(arguments: argparse.Namespace) -> int:
+    from ..codegen.support import obstacle
     from ..ir.load import load_source
     from ..ir.segments import split
 
     segments: list[dict[str, Any]] = [
         {"name": s.name, "compilable": s.compilable, "reason": s.reason, "macs": s.graph.macs}
-        for s in split(load_source(arguments.file).graph)
+        for s in split(load_source(arguments.file).graph, obstacle)
     ]
     if arguments.json:
         print(json.dumps(segments, indent=1))

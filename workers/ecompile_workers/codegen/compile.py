@@ -1,4 +1,4 @@
-"""A segment as code for each level: fold, print, compile."""
+"""A segment as code for each level: print, compile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from ..ir.graph import Graph
 from . import toolchain
 from .abi import GuardBox
 from .c_printer import print_c
-from .fold import layers
 from .levels import LEVELS
 
 
@@ -30,16 +29,15 @@ def compile_graph(
     optimisation: str = "O3",
     progress: Callable[[str, float], None] = lambda step, fraction: None,
 ) -> CompiledSegment:
-    """Compile a graph of known operators.
+    """Compile a graph.
 
-    Raises ResourceError where the compiler fails.
+    Raises ResourceError where the compiler fails, Unsupported where an operator cannot be compiled.
     """
-    folded = layers(graph)
     sources: dict[str, str] = {}
     libraries: dict[str, bytes] = {}
     for position, name in enumerate(levels):
         progress(f"compile {name}", position / len(levels))
-        printed = print_c(folded, guard, LEVELS[name])
+        printed = print_c(graph, guard, LEVELS[name])
         sources[name] = printed.source
         libraries[name] = toolchain.build(printed, LEVELS[name], optimisation=optimisation)
-    return CompiledSegment(sources=sources, libraries=libraries, macs=sum(int(each.weight.size) for each in folded))
+    return CompiledSegment(sources=sources, libraries=libraries, macs=graph.macs)

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """One target. `lanes` floats to a vector; a panel is two vectors of outputs."""
+    """One target. `lanes` floats to a vector."""
 
     name: str
     lanes: int
     rows: int
-    """Rows per tile of the batched kernel: rows * 2 accumulators, 2 weights and a broadcast must fit the registers."""
+    """Rows that a chain of matrix layers works on at a time."""
+    registers: int
+    """Vector registers: accumulators, weights and a broadcast must fit."""
     flags: tuple[str, ...]
     cpu_flags: frozenset[str]
     """Names in /proc/cpuinfo that the level needs (x86-64 psABI, micro-architecture levels)."""
@@ -25,12 +27,13 @@ V4 = V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 LEVELS = {
     level.name: level
     for level in (
-        Level(name="x86-64-v2", lanes=4, rows=4, flags=("-march=x86-64-v2",), cpu_flags=V2),
-        Level(name="x86-64-v3", lanes=8, rows=6, flags=("-march=x86-64-v3",), cpu_flags=V3),
+        Level(name="x86-64-v2", lanes=4, rows=4, registers=16, flags=("-march=x86-64-v2",), cpu_flags=V2),
+        Level(name="x86-64-v3", lanes=8, rows=4, registers=16, flags=("-march=x86-64-v3",), cpu_flags=V3),
         Level(
             name="x86-64-v4",
             lanes=16,
-            rows=12,
+            rows=8,
+            registers=32,
             flags=("-march=x86-64-v4", "-mprefer-vector-width=512"),
             cpu_flags=V4,
         ),

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ecompile_crds.errors import Code, ResourceError
 
-from .c_printer import WEIGHTS_FILE, Printed
+from .c_printer import Printed
+from .kernels.prelude import WEIGHTS_FILE
 from .levels import Level
 
 OPTIMISATIONS = ("O0", "O2", "O3")

@@ -1,38 +1,21 @@
-"""The typed graph that everything else reads. Float32; the batch dimension is symbolic and left out of shapes."""
+"""The typed graph that everything else reads. Frozen; the batch dimension is symbolic and left out of shapes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .attributes import NOTHING, Attributes
+from .op import ACTIVATIONS, DType, Op
+from .operators import OPERATORS, ShapeError
+from .operators.spec import product
+
+__all__ = ["ACTIVATIONS", "Array", "Attributes", "DType", "Graph", "Node", "Op", "Tensor", "problems"]
+
 Array = NDArray[np.float32]
-
-
-class Op(StrEnum):
-    """All operators. Each takes one tensor of the graph; everything else is constant."""
-
-    GEMM = "gemm"
-    """y = x W + b; x is flat, W is [inputs, outputs]."""
-    AFFINE = "affine"
-    """y = x * scale + shift, elementwise with broadcasting over the features."""
-    BATCH_NORM = "batch_norm"
-    """y = (x - mean) / sqrt(variance + epsilon) * gamma + beta, per feature."""
-    RELU = "relu"
-    TANH = "tanh"
-    SIGMOID = "sigmoid"
-    SOFTMAX = "softmax"
-    """Over the last axis; features are flat."""
-    RESHAPE = "reshape"
-    """Same elements in the same order under another shape."""
-    OPAQUE = "opaque"
-    """Not known to us; `source` names the operator. Stays neural."""
-
-
-ACTIVATIONS = frozenset({Op.RELU, Op.TANH, Op.SIGMOID, Op.SOFTMAX})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,24 +24,47 @@ class Tensor:
 
     name: str
     shape: tuple[int, ...]
+    dtype: DType = DType.FLOAT32
+    internal: bool = False
+    """Made by an importer: the source has no tensor of this name and layout, so nothing can be cut here."""
 
     @property
     def size(self) -> int:
         """Elements per row."""
-        return int(np.prod(self.shape, dtype=np.int64)) if self.shape else 1
+        return product(self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One operator."""
+    """One operator. `OPERATORS[op].operands` says which operands there are: constants are named, the others flow."""
 
     op: Op
     inputs: tuple[str, ...]
+    """Names of the operands that flow, in order."""
     output: Tensor
     constants: Mapping[str, Array] = field(default_factory=dict)
-    epsilon: float = 0.0
+    """Operands that are known, by name, without a batch dimension."""
+    attributes: Attributes = NOTHING
     source: str = ""
     """Name of the operator in the source format."""
+
+    def __post_init__(self) -> None:
+        if self.op is not Op.OPAQUE and self.attributes is NOTHING:
+            # Raises TypeError where an operator's settings have no default.
+            object.__setattr__(self, "attributes", OPERATORS[self.op].attributes())
+
+    @property
+    def operands(self) -> tuple[str | Array, ...]:
+        """All operands in the table's order: a name where it flows, an array where it is constant.
+
+        Raises ShapeError where the table does not allow them.
+        """
+        names = OPERATORS[self.op].names(len(self.inputs) + len(self.constants))
+        missing = sorted(self.constants.keys() - set(names))
+        if missing:
+            raise ShapeError(f"takes {', '.join(names)}, not {missing[0]}")
+        flowing = iter(self.inputs)
+        return tuple(self.constants[name] if name in self.constants else next(flowing) for name in names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +76,20 @@ class Graph:
     nodes: tuple[Node, ...]
 
     @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that flows, by name."""
+        return {self.input.name: self.input, **{node.output.name: node.output for node in self.nodes}}
+
+    @property
     def macs(self) -> int:
-        """Multiply-adds per row, counting matrices only."""
-        return sum(int(n.constants["weight"].size) for n in self.nodes if n.op is Op.GEMM)
+        """Multiply-adds per row, of matrix products, convolutions and recurrent layers."""
+        known = self.tensors
+        total = 0
+        for node in self.nodes:
+            if node.op is not Op.OPAQUE:
+                shapes = [known[o].shape if isinstance(o, str) else o.shape for o in node.operands]
+                total += OPERATORS[node.op].macs(node.attributes, shapes, node.output.shape)
+        return total
 
     @property
     def opaque_operators(self) -> tuple[str, ...]:
@@ -80,23 +97,38 @@ class Graph:
         return tuple(sorted({n.source for n in self.nodes if n.op is Op.OPAQUE}))
 
 
+def inferred(node: Node, known: Mapping[str, Tensor]) -> tuple[tuple[int, ...], DType]:
+    """Shape and element type of a node's output by the table.
+
+    Raises ShapeError where the operands do not fit, KeyError where one is not known.
+    """
+    operator = OPERATORS[node.op]
+    if type(node.attributes) is not operator.attributes:
+        raise ShapeError(f"has settings {type(node.attributes).__name__}, not {operator.attributes.__name__}")
+    operands = [known[o] if isinstance(o, str) else o for o in node.operands]
+    dtypes = [o.dtype if isinstance(o, Tensor) else None for o in operands]
+    shape = operator.shape(node.attributes, [o.shape for o in operands])
+    return shape, operator.dtype(node.attributes, dtypes)
+
+
 def problems(graph: Graph) -> list[str]:
     """What is not legal about a graph; empty where all is well. Checked after import and between passes."""
     found = []
     known = {graph.input.name: graph.input}
     for node in graph.nodes:
-        found += [
-            f"{node.output.name}: input {name} is not defined before" for name in node.inputs if name not in known
-        ]
-        if node.output.name in known:
-            found.append(f"{node.output.name}: defined twice")
-        if node.op is not Op.OPAQUE and len(node.inputs) != 1:
-            found.append(f"{node.output.name}: {node.op} takes one tensor")
-        if node.op is Op.GEMM and node.inputs[0] in known:
-            weight, bias = node.constants["weight"], node.constants["bias"]
-            if weight.shape != (known[node.inputs[0]].size, node.output.size) or bias.shape != (node.output.size,):
-                found.append(f"{node.output.name}: weight {weight.shape} and bias {bias.shape} do not fit")
-        known[node.output.name] = node.output
-    if graph.output.name not in known:
+        name = node.output.name
+        undefined = [i for i in node.inputs if i not in known]
+        found += [f"{name}: input {i} is not defined before" for i in undefined]
+        if name in known:
+            found.append(f"{name}: defined twice")
+        if node.op is not Op.OPAQUE and not undefined:
+            try:
+                expected = inferred(node, known)
+                if expected != (node.output.shape, node.output.dtype):
+                    found.append(f"{name}: {node.op} gives {expected[0]} {expected[1]}, not {node.output.shape}")
+            except ShapeError as error:
+                found.append(f"{name}: {node.op}: {error}")
+        known[name] = node.output
+    if known.get(graph.output.name) != graph.output:
         found.append(f"the output {graph.output.name} is not computed")
     return found

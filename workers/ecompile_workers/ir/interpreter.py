@@ -1,59 +1,46 @@
-"""Reference semantics: numpy, float64, one readable line per operator. Slow on purpose."""
+"""Reference semantics: every node by the table's evaluation in numpy float64. Slow on purpose."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import assert_never
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .graph import Graph, Node, Op
+from .operators import OPERATORS, Values
 
-Values = NDArray[np.float64]
+__all__ = ["Values", "evaluate", "run"]
 
 
-def evaluate(node: Node, x: Values) -> Values:
-    """Output of one node for rows `x` [rows, features...].
+def evaluate(node: Node, values: Mapping[str, Values]) -> Values:
+    """Output of one node for the tensors it reads, each [rows, *shape].
 
     Raises ValueError for an opaque node.
     """
-    c = {name: value.astype(np.float64) for name, value in node.constants.items()}
-    rows = x.shape[0]
-    match node.op:
-        case Op.GEMM:
-            return x.reshape(rows, -1) @ c["weight"] + c["bias"]
-        case Op.AFFINE:
-            return x * c["scale"] + c["shift"]
-        case Op.BATCH_NORM:
-            return (x - c["mean"]) / np.sqrt(c["variance"] + node.epsilon) * c["gamma"] + c["beta"]
-        case Op.RELU:
-            return np.maximum(x, 0.0)
-        case Op.TANH:
-            return np.tanh(x)
-        case Op.SIGMOID:
-            return 1.0 / (1.0 + np.exp(-x))
-        case Op.SOFTMAX:
-            shifted = np.exp(x - x.max(axis=-1, keepdims=True))
-            return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
-        case Op.RESHAPE:
-            return x.reshape(rows, *node.output.shape)
-        case Op.OPAQUE:
-            raise ValueError(f"operator {node.source} is not known and cannot be interpreted")
-        case _:
-            assert_never(node.op)
+    if node.op is Op.OPAQUE:
+        raise ValueError(f"operator {node.source} is not known and cannot be interpreted")
+    operands = [values[o] if isinstance(o, str) else o.astype(np.float64)[None] for o in node.operands]
+    rows = max(operand.shape[0] for operand in operands)
+    result = OPERATORS[node.op].evaluate(node.attributes, *operands)
+    return np.broadcast_to(result, (rows, *node.output.shape))
 
 
-def run(graph: Graph, x: NDArray[np.floating], *, visit: Callable[[Node, Values], None] | None = None) -> Values:
-    """Output [rows, features...] for rows `x`; `visit` sees each node's output.
+def run(graph: Graph, x: NDArray[Any], *, visit: Callable[[Node, Values], None] | None = None) -> Values:
+    """Output [rows, *shape] for rows `x`; `visit` sees each node's output.
 
     Raises ValueError where the graph has an opaque node.
     """
-    values = {graph.input.name: x.astype(np.float64).reshape(x.shape[0], *graph.input.shape)}
+    values: dict[str, Values] = {graph.input.name: x.astype(np.float64).reshape(x.shape[0], *graph.input.shape)}
+    last = {name: position for position, node in enumerate(graph.nodes) for name in node.inputs}
     with np.errstate(all="ignore"):
-        for node in graph.nodes:
-            value = evaluate(node, values[node.inputs[0]])
-            values[node.output.name] = value.reshape(x.shape[0], *node.output.shape)
+        for position, node in enumerate(graph.nodes):
+            value = evaluate(node, values)
             if visit is not None:
-                visit(node, values[node.output.name])
+                visit(node, value)
+            values[node.output.name] = value
+            for name in node.inputs:
+                if last[name] == position and name != graph.output.name:
+                    values.pop(name, None)
     return values[graph.output.name]

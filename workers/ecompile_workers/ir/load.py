@@ -56,7 +56,7 @@ def neural_segment(source: Source, segment: Segment, count: int) -> onnx.ModelPr
     """The neural path of one of `count` segments."""
     if count == 1:
         return source.neural
-    if segment.compilable:
+    if not segment.graph.opaque_operators:
         return to_onnx.export(segment.graph, name=segment.name)
     part = Extractor(shape_inference.infer_shapes(source.neural)).extract_model(
         [segment.graph.input.name], [segment.graph.output.name]

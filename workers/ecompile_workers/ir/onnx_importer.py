@@ -1,8 +1,7 @@
-"""From ONNX (opset 7 and later) to our graph. Nothing of the file is executed; external data is not followed."""
+"""From ONNX (opset 7 to 21) to our graph. Nothing of the file is executed; weights beside it stay in its folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,28 @@ import onnx
 from ecompile_crds.errors import Code, ModelError
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper, shape_inference
+from onnx.inliner import inline_local_functions
 
-from .graph import Array, Graph, Node, Op, Tensor, problems
+from .graph import Graph, Tensor
+from .importing.builder import Builder
+from .importing.values import WRONG_FORM, Constant, Flow, Unsupported, Value, fixed
+from .onnx_source import dense, elementwise, external, recurrent, shaping
+from .onnx_source.call import Call, Converter
+from .onnx_source.elementwise import DTYPES, type_name
+from .onnx_source.folding import fold
 
 BATCH = "batch"
-UNARY = {"Relu": Op.RELU, "Tanh": Op.TANH, "Sigmoid": Op.SIGMOID}
+OPSETS = range(7, 22)
+STANDARD = ("", "ai.onnx")
+KNOWN_DOMAINS = (*STANDARD, "ai.onnx.ml", "com.microsoft")
+"""Domains that ONNX Runtime brings along; what else is in a model needs a library that we do not have."""
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+CONVERTERS: dict[str, Converter] = {
+    **elementwise.CONVERTERS,
+    **dense.CONVERTERS,
+    **shaping.CONVERTERS,
+    **recurrent.CONVERTERS,
+}
 
 
 def read(path: Path) -> onnx.ModelProto:
@@ -29,19 +45,40 @@ def read(path: Path) -> onnx.ModelProto:
             raise ModelError(
                 Code.MODEL_MALFORMED, f"{path.name}: this is not an ONNX model (it has no nodes or outputs)."
             )
-        for tensor in model.graph.initializer:
-            if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                raise ModelError(
-                    Code.MODEL_UNSUPPORTED,
-                    f"{path.name}: tensor {tensor.name} is kept outside the file; save the model as one file.",
-                )
+        _check_version(model, path.name)
+        external.load(model, path)
         onnx.checker.check_model(model)
-    except (DecodeError, onnx.checker.ValidationError, UnicodeDecodeError) as error:
+        if model.functions:
+            model = inline_local_functions(model)
+    except (DecodeError, onnx.checker.ValidationError, UnicodeDecodeError, ValueError) as error:
         line = str(error).strip().splitlines()
         raise ModelError(
             Code.MODEL_MALFORMED, f"{path.name}: not a readable ONNX model: {line[0] if line else error!r}."
         ) from error
     return model
+
+
+def _check_version(model: onnx.ModelProto, name: str) -> None:
+    version = next((o.version for o in model.opset_import if o.domain in STANDARD), None)
+    if version is not None and version not in OPSETS:
+        raise ModelError(
+            Code.MODEL_UNSUPPORTED,
+            f"{name}: opset {version} is not supported, only {OPSETS.start} to {OPSETS.stop - 1}; export the model "
+            f"with opset_version={OPSETS.stop - 1}.",
+        )
+
+
+def _leading(value: onnx.ValueInfoProto) -> onnx.TensorShapeProto.Dimension:
+    """The first dimension; an empty one where there is none."""
+    dims = value.type.tensor_type.shape.dim
+    return dims[0] if dims else onnx.TensorShapeProto.Dimension()
+
+
+def static_batch(model: onnx.ModelProto) -> int | None:
+    """The batch size that is written into a model; None where it is symbolic."""
+    constants = {t.name for t in model.graph.initializer}
+    sizes = [_leading(v).dim_value for v in model.graph.input if v.name not in constants]
+    return next((int(size) for size in sizes if size > 0), None)
 
 
 def with_dynamic_batch(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -57,219 +94,197 @@ def with_dynamic_batch(model: onnx.ModelProto) -> onnx.ModelProto:
             dims[0].dim_param = BATCH
     del free.graph.value_info[:]
     shapes = {n.input[1] for n in free.graph.node if n.op_type == "Reshape" and len(n.input) > 1}
-    for tensor in free.graph.initializer:
-        if tensor.name in shapes:
-            shape = numpy_helper.to_array(tensor).copy()
-            if shape.size and shape[0] == 1:
-                # 0 copies the batch from the input (ONNX Reshape, allowzero = 0).
-                shape[0] = 0
-                tensor.CopyFrom(numpy_helper.from_array(shape, tensor.name))
+    made = [n.attribute[0].t for n in free.graph.node if n.op_type == "Constant" and n.output[0] in shapes]
+    for tensor in (*(t for t in free.graph.initializer if t.name in shapes), *made):
+        shape = numpy_helper.to_array(tensor).copy()
+        if shape.size and shape.ndim == 1 and shape[0] == 1:
+            # 0 copies the batch from the input (ONNX Reshape, allowzero = 0).
+            shape[0] = 0
+            tensor.CopyFrom(numpy_helper.from_array(shape, tensor.name))
     return free
 
 
 def import_model(model: onnx.ModelProto, *, name: str) -> Graph:
     """Our graph of a checked model.
 
-    Raises ModelError where the model has not exactly one input and one output, or non-finite weights.
+    Raises ModelError saying what is not supported, or what is wrong with a weight, and what to do.
     """
     return _Importer(model, name).run()
 
 
 class _Importer:
     def __init__(self, model: onnx.ModelProto, name: str) -> None:
+        _check_version(model, name)
+        self._model = model
         self._name = name
-        inferred = shape_inference.infer_shapes(with_dynamic_batch(model), data_prop=True)
-        self._graph = inferred.graph
-        self._constants: dict[str, np.ndarray[Any, Any]] = {
-            t.name: numpy_helper.to_array(t) for t in self._graph.initializer
-        }
-        infos = (*self._graph.value_info, *self._graph.output, *self._graph.input)
-        self._shapes = {v.name: self._shape(v) for v in infos}
-        self._alias: dict[str, str] = {}
-        self._nodes: list[Node] = []
+        self._opset = next((int(o.version) for o in model.opset_import if o.domain in STANDARD), OPSETS.stop - 1)
+        self._values: dict[str, Value] = {t.name: self._constant(t) for t in model.graph.initializer}
+        self._batches = {BATCH, *(_leading(v).dim_param for v in model.graph.input if _leading(v).dim_param)}
+        self._inferred: dict[str, onnx.ValueInfoProto] | None = None
+        source = self._source()
+        self._builder = Builder(name, source, static_batch=static_batch(model))
+        self._values[source.name] = Flow(tensor=source)
 
-    def _shape(self, value: onnx.ValueInfoProto) -> tuple[int, ...] | None:
-        dims = value.type.tensor_type.shape.dim[1:]
-        return tuple(d.dim_value for d in dims) if all(d.dim_value > 0 for d in dims) else None
+    def _constant(self, tensor: onnx.TensorProto) -> Constant:
+        try:
+            value = numpy_helper.to_array(tensor)
+        except WRONG_FORM as error:
+            raise ModelError(
+                Code.MODEL_MALFORMED, f"{self._name}: weight {tensor.name} cannot be read ({error}); it is damaged."
+            ) from error
+        if value.dtype.kind == "f" and np.isnan(value).any():
+            raise ModelError(
+                Code.MODEL_MALFORMED,
+                f"{self._name}: weight {tensor.name} has values that are not finite; the training diverged or the "
+                "file is damaged.",
+            )
+        return fixed(value, tensor.name)
 
-    def _tensor(self, name: str, fallback: tuple[int, ...] = ()) -> Tensor:
-        return Tensor(name=name, shape=self._shapes.get(name) or fallback)
-
-    def run(self) -> Graph:
-        inputs = [v for v in self._graph.input if v.name not in self._constants]
-        if len(inputs) != 1 or len(self._graph.output) != 1:
+    def _source(self) -> Tensor:
+        """The one input."""
+        graph = self._model.graph
+        inputs = [v for v in graph.input if v.name not in self._values]
+        if len(inputs) != 1 or len(graph.output) != 1:
             raise ModelError(
                 Code.MODEL_UNSUPPORTED,
-                f"{self._name}: {len(inputs)} inputs and {len(self._graph.output)} outputs; exactly one of each is "
+                f"{self._name}: {len(inputs)} inputs and {len(graph.output)} outputs; exactly one of each is "
                 "supported.",
             )
-        if inputs[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
-            raise ModelError(Code.MODEL_UNSUPPORTED, f"{self._name}: input {inputs[0].name} is not float32.")
-        shape = self._shapes[inputs[0].name]
-        if shape is None:
+        kind = inputs[0].type.tensor_type
+        if kind.elem_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.INT64):
+            told = type_name(kind.elem_type)
+            raise ModelError(
+                Code.MODEL_UNSUPPORTED,
+                f"{self._name}: input {inputs[0].name} is {told}, not float32 or int64; convert the model before "
+                "exporting it.",
+            )
+        dims = kind.shape.dim[1:]
+        if not kind.shape.dim or any(d.dim_value <= 0 for d in dims):
             raise ModelError(
                 Code.MODEL_UNSUPPORTED,
                 f"{self._name}: input {inputs[0].name} has a dynamic dimension besides the batch; fix its size.",
             )
-        source = Tensor(name=inputs[0].name, shape=shape)
-        for value_name, value in self._constants.items():
-            if value.dtype.kind == "f" and not np.isfinite(value).all():
-                raise ModelError(
-                    Code.MODEL_MALFORMED, f"{self._name}: weight {value_name} has values that are not finite."
-                )
-        self._known = {source.name: source}
-        for node in self._graph.node:
-            self._node(node)
-        output = self._resolve(self._graph.output[0].name)
-        if output not in self._known:
-            raise ModelError(Code.MODEL_UNSUPPORTED, f"{self._name}: the output does not depend on the input.")
-        graph = Graph(input=source, output=self._known[output], nodes=tuple(self._nodes))
-        wrong = problems(graph)
-        if wrong:
-            raise ModelError(Code.MODEL_MALFORMED, f"{self._name}: {wrong[0]}.")
-        return graph
+        return Tensor(name=inputs[0].name, shape=tuple(int(d.dim_value) for d in dims), dtype=DTYPES[kind.elem_type])
 
-    def _resolve(self, name: str) -> str:
-        while name in self._alias:
-            name = self._alias[name]
-        return name
+    def run(self) -> Graph:
+        for node in self._model.graph.node:
+            self._check(node)
+            try:
+                self._node(node)
+            except ModelError as error:
+                where = f"{self._name}: " if self._name not in error.message else ""
+                raise ModelError(error.code, f"{where}{error.message}") from error
+        return self._builder.graph(self._values.get(self._model.graph.output[0].name))
+
+    def _check(self, node: onnx.NodeProto) -> None:
+        """Refuse what no part of the program could run or cut around."""
+        if node.op_type in CONTROL_FLOW and node.domain in STANDARD:
+            raise ModelError(
+                Code.MODEL_UNSUPPORTED,
+                f"{self._name}: operator {node.op_type} ({node.output[0]}) is control flow, which is not supported; "
+                "export the model with the branch or loop unrolled.",
+            )
+        if node.domain not in KNOWN_DOMAINS:
+            raise ModelError(
+                Code.MODEL_UNSUPPORTED,
+                f"{self._name}: operator {node.op_type} is of the custom domain {node.domain}, which nothing here can "
+                "run; express it by standard operators.",
+            )
 
     def _node(self, node: onnx.NodeProto) -> None:
+        operands = [self._operand(name) for name in node.input]
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         if node.op_type == "Constant":
-            attribute = node.attribute[0]
-            if attribute.name == "value":
-                self._constants[node.output[0]] = numpy_helper.to_array(attribute.t)
+            self._values[node.output[0]] = self._literal(node, attributes)
             return
-        flowing = [self._resolve(i) for i in node.input if i and i not in self._constants]
-        if node.op_type in ("Identity", "Dropout") and len(flowing) == 1:
-            self._alias[node.output[0]] = flowing[0]
-            return
-        convert: Callable[[onnx.NodeProto, Tensor], Node | None] | None = getattr(
-            self, f"_op_{node.op_type.lower()}", None
-        )
-        made: Node | None = None
-        if node.domain in ("", "ai.onnx") and len(flowing) == 1:
-            x = self._known[flowing[0]]
-            if node.op_type in UNARY:
-                made = Node(op=UNARY[node.op_type], inputs=(x.name,), output=self._tensor(node.output[0], x.shape))
-            elif convert is not None:
-                made = convert(node, x)
-        if made is None:
-            outputs = [o for o in node.output if o]
-            made = Node(op=Op.OPAQUE, inputs=tuple(flowing), output=self._tensor(outputs[0], ()), source=node.op_type)
-            for extra in outputs[1:]:
-                self._known[extra] = self._tensor(extra)
-        self._nodes.append(made)
-        self._known[made.output.name] = made.output
-
-    def _attributes(self, node: onnx.NodeProto) -> dict[str, Any]:
-        return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-
-    def _float(self, name: str) -> Array:
-        return np.ascontiguousarray(self._constants[name], dtype=np.float32)
-
-    def _op_gemm(self, node: onnx.NodeProto, x: Tensor) -> Node | None:
-        found = self._attributes(node)
-        if found.get("transA", 0) or node.input[1] not in self._constants:
-            return None
-        weight = self._float(node.input[1]).astype(np.float64) * found.get("alpha", 1.0)
-        weight = weight.T if found.get("transB", 0) else weight
-        bias = np.zeros(weight.shape[1])
-        if len(node.input) > 2 and node.input[2]:
-            if node.input[2] not in self._constants:
-                return None
-            bias = bias + self._float(node.input[2]).astype(np.float64).reshape(-1) * found.get("beta", 1.0)
-        return _gemm(node.output[0], x, weight, bias)
-
-    def _op_matmul(self, node: onnx.NodeProto, x: Tensor) -> Node | None:
-        if node.input[1] not in self._constants or len(x.shape) != 1:
-            return None
-        weight = self._float(node.input[1])
-        if weight.ndim != 2:
-            return None
-        return _gemm(node.output[0], x, weight, np.zeros(weight.shape[1]))
-
-    def _op_batchnormalization(self, node: onnx.NodeProto, x: Tensor) -> Node | None:
-        if len(x.shape) != 1 or any(name not in self._constants for name in node.input[1:5]):
-            return None
-        gamma, beta, mean, variance = (self._float(name) for name in node.input[1:5])
-        return Node(
-            op=Op.BATCH_NORM,
-            inputs=(x.name,),
-            output=self._tensor(node.output[0], x.shape),
-            constants={"gamma": gamma, "beta": beta, "mean": mean, "variance": variance},
-            epsilon=float(self._attributes(node).get("epsilon", 1e-5)),
-        )
-
-    def _affine(self, node: onnx.NodeProto, x: Tensor, scale: object, shift: object) -> Node | None:
+        self._builder.begin(node.op_type)
         try:
-            wide = [np.broadcast_to(np.asarray(v, dtype=np.float32), (1, *x.shape))[0] for v in (scale, shift)]
-        except ValueError:
-            return None
-        return Node(
-            op=Op.AFFINE,
-            inputs=(x.name,),
-            output=self._tensor(node.output[0], x.shape),
-            constants={"scale": np.ascontiguousarray(wide[0]), "shift": np.ascontiguousarray(wide[1])},
+            found = self._converted(node, operands, attributes)
+        except Unsupported as error:
+            self._opaque(node, [o for o in operands if isinstance(o, Flow)], str(error))
+            return
+        except WRONG_FORM as error:
+            raise ModelError(
+                Code.MODEL_MALFORMED,
+                f"{self._name}: operator {node.op_type} ({node.output[0]}) has operands that do not fit it ({error}); "
+                "the model is damaged.",
+            ) from error
+        wanted = {name: v for name, v in zip(node.output, found, strict=False) if name and v is not None}
+        self._values.update(self._builder.finish(wanted))
+
+    def _operand(self, name: str) -> Value | None:
+        if name and name not in self._values:
+            raise ModelError(Code.MODEL_MALFORMED, f"{self._name}: tensor {name} is used but never computed.")
+        return self._values[name] if name else None
+
+    def _literal(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> Constant:
+        ((kind, value),) = attributes.items()
+        if kind == "value":
+            return self._constant(value)
+        types = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+        if kind not in types:
+            raise ModelError(
+                Code.MODEL_UNSUPPORTED,
+                f"{self._name}: constant {node.output[0]} is a {kind}; only tensors are supported.",
+            )
+        return fixed(np.asarray(value, dtype=types[kind]))
+
+    def _converted(
+        self, node: onnx.NodeProto, operands: list[Value | None], attributes: dict[str, Any]
+    ) -> list[Value | None]:
+        constants = [o for o in operands if not isinstance(o, Flow)]
+        if len(constants) == len(operands):
+            return list(fold(node, constants, self._opset))
+        convert = CONVERTERS.get(node.op_type) if node.domain in STANDARD else None
+        if convert is None:
+            raise Unsupported("not known")
+        call = Call(
+            builder=self._builder,
+            operator=node.op_type,
+            opset=self._opset,
+            operands=operands,
+            attributes=attributes,
+            outputs=list(node.output),
         )
+        found = convert(call)
+        return [found] if isinstance(found, Flow | Constant) else list(found)
 
-    def _other(self, node: onnx.NodeProto) -> tuple[Array, bool]:
-        """The constant operand, and whether the flowing one comes first."""
-        first = node.input[0] not in self._constants
-        return self._float(node.input[1] if first else node.input[0]), first
+    def _opaque(self, node: onnx.NodeProto, flows: list[Flow], reason: str) -> None:
+        if not flows:
+            raise ModelError(
+                Code.MODEL_UNSUPPORTED,
+                f"{self._name}: operator {node.op_type} on constants ({node.output[0]}) cannot be computed at import: "
+                f"{reason}; simplify the model before exporting it.",
+            )
+        outputs = [self._outside(name, node, reason) for name in node.output if name]
+        for tensor, flow in zip(outputs, self._builder.opaque(flows, outputs, reason), strict=True):
+            self._values[tensor.name] = flow
 
-    def _op_add(self, node: onnx.NodeProto, x: Tensor) -> Node | None:
-        if all(i not in self._constants for i in node.input):
-            return None
-        return self._affine(node, x, 1.0, self._other(node)[0])
+    def _outside(self, name: str, node: onnx.NodeProto, reason: str) -> Tensor:
+        """The output of an unknown operator, whose shape ONNX's own inference must tell."""
+        if self._inferred is None:
+            self._inferred = self._shapes()
+        info = self._inferred.get(name)
+        kind = info.type.tensor_type if info is not None else None
+        dims = [] if kind is None else list(kind.shape.dim)
+        known = bool(dims) and dims[0].dim_param in self._batches
+        if kind is None or not known or any(d.dim_value <= 0 for d in dims[1:]) or kind.elem_type not in DTYPES:
+            raise ModelError(
+                Code.MODEL_UNSUPPORTED,
+                f"{self._name}: operator {node.op_type} ({name}) is not supported: {reason}; and it cannot stay "
+                "neural, because its output has no fixed shape behind the batch.",
+            )
+        return Tensor(name=name, shape=tuple(int(d.dim_value) for d in dims[1:]), dtype=DTYPES[kind.elem_type])
 
-    def _op_sub(self, node: onnx.NodeProto, x: Tensor) -> Node | None:
-        if all(i not in self._constants for i in node.input):
-            return None
-        constant, first = self._other(node)
-        return self._affine(node, x, 1.0, -constant) if first else self._affine(node, x, -1.0, constant)
-
-    def _op_mul(self, node: onnx.NodeProto, x: Tensor) -> Node | None:
-        if all(i not in self._constants for i in node.input):
-            return None
-        return self._affine(node, x, self._other(node)[0], 0.0)
-
-    def _op_softmax(self, node: onnx.NodeProto, x: Tensor) -> Node | None:
-        axis = int(self._attributes(node).get("axis", -1))
-        if len(x.shape) != 1 or axis not in (-1, 1):
-            return None
-        return Node(op=Op.SOFTMAX, inputs=(x.name,), output=self._tensor(node.output[0], x.shape))
-
-    def _op_flatten(self, node: onnx.NodeProto, x: Tensor) -> Node | None:
-        if int(self._attributes(node).get("axis", 1)) != 1:
-            return None
-        return Node(op=Op.RESHAPE, inputs=(x.name,), output=Tensor(name=node.output[0], shape=(x.size,)))
-
-    def _op_reshape(self, node: onnx.NodeProto, x: Tensor) -> Node | None:
-        if node.input[1] not in self._constants:
-            return None
-        shape = [int(v) for v in self._constants[node.input[1]]]
-        if not shape or shape[0] not in (0, -1, 1):
-            return None
-        rest = [x.shape[i] if v == 0 and i < len(x.shape) else v for i, v in enumerate(shape[1:])]
-        if rest.count(-1) > 1 or (shape[0] == -1 and -1 in rest):
-            return None
-        known = int(np.prod([v for v in rest if v != -1], dtype=np.int64))
-        rest = [x.size // max(1, known) if v == -1 else v for v in rest]
-        if int(np.prod(rest, dtype=np.int64)) != x.size:
-            return None
-        return Node(op=Op.RESHAPE, inputs=(x.name,), output=Tensor(name=node.output[0], shape=tuple(rest)))
-
-
-def _gemm(output: str, x: Tensor, weight: Any, bias: Any) -> Node | None:
-    if weight.shape[0] != x.size or len(x.shape) != 1:
-        return None
-    return Node(
-        op=Op.GEMM,
-        inputs=(x.name,),
-        output=Tensor(name=output, shape=(int(weight.shape[1]),)),
-        constants={
-            "weight": np.ascontiguousarray(weight, dtype=np.float32),
-            "bias": np.ascontiguousarray(bias, dtype=np.float32),
-        },
-    )
+    def _shapes(self) -> dict[str, onnx.ValueInfoProto]:
+        """What the model says and what ONNX infers; what the model says of its output is not taken for granted."""
+        free = with_dynamic_batch(self._model)
+        for output in free.graph.output:
+            output.type.tensor_type.ClearField("shape")
+        try:
+            inferred = shape_inference.infer_shapes(free, data_prop=True).graph
+        except (MemoryError, RuntimeError, shape_inference.InferenceError) as error:
+            raise ModelError(
+                Code.MODEL_MALFORMED, f"{self._name}: shapes cannot be inferred ({error}); the model is damaged."
+            ) from error
+        return {v.name: v for v in (*self._model.graph.value_info, *inferred.value_info, *inferred.output)}

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ecompile_crds.errors import Code, ModelError
 
-from .graph import Array, Graph, Node, Op, Tensor, problems
+from .aten_importer import import_program
+from .aten_source.program import DTYPES, SCALAR_TYPES, Program, Reference, Step
+from .graph import DType, Graph, Tensor
+from .importing.values import MAX_FOLDED_ELEMENTS, AnyArray
+from .operators.spec import product
 
-FLOAT32 = 7
-"""`ScalarType.FLOAT` in torch's export schema (torch/_export/serde/schema.py)."""
 MAX_BYTES = 4 << 30
-UNARY = {
-    "torch.ops.aten.relu.default": Op.RELU,
-    "torch.ops.aten.tanh.default": Op.TANH,
-    "torch.ops.aten.sigmoid.default": Op.SIGMOID,
-}
+"""Unpacked, of all files together."""
+SCHEMA_MAJOR = 8
+"""Of torch's export schema; newer ones may mean other things by the same names."""
+NO_TENSOR = ("as_none", "as_int", "as_float", "as_bool", "as_string")
 
 
 def import_archive(path: Path) -> Graph:
@@ -31,18 +33,28 @@ def import_archive(path: Path) -> Graph:
 
     Raises ModelError naming the file and what is wrong with it.
     """
+    return import_program(read_archive(path))
+
+
+def read_archive(path: Path) -> Program:
+    """The program of an archive, as data.
+
+    Raises ModelError naming the file and what is wrong with it.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            return _Importer(path.name, archive).run()
-    except zipfile.BadZipFile as error:
-        raise ModelError(Code.MODEL_MALFORMED, f"{path.name}: not a .pt2 archive (it is not a zip file).") from error
-    except (KeyError, ValueError, TypeError, IndexError) as error:
+            return _Reader(path.name, archive).program()
+    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError) as error:
+        raise ModelError(
+            Code.MODEL_MALFORMED, f"{path.name}: not a readable .pt2 archive (a zip file): {error}."
+        ) from error
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError, StopIteration, RecursionError) as error:
         raise ModelError(
             Code.MODEL_MALFORMED, f"{path.name}: the archive is damaged or of an unknown version ({error!r})."
         ) from error
 
 
-class _Importer:
+class _Reader:
     def __init__(self, name: str, archive: zipfile.ZipFile) -> None:
         self._name = name
         self._archive = archive
@@ -55,127 +67,143 @@ class _Importer:
             raise ModelError(Code.MODEL_MALFORMED, f"{self._name}: {entry} is missing from the archive.")
         return self._archive.read(self._entries[entry])
 
-    def run(self) -> Graph:
+    def program(self) -> Program:
         document = json.loads(self._read("models/model.json"))
+        major = document.get("schema_version", {}).get("major", SCHEMA_MAJOR)
+        if major > SCHEMA_MAJOR:
+            raise ModelError(
+                Code.MODEL_UNSUPPORTED,
+                f"{self._name}: the archive has schema {major}, newer than {SCHEMA_MAJOR}; export the model with an "
+                "older version of torch.",
+            )
         module = document["graph_module"]
-        graph = module["graph"]
-        weights = self._weights()
-        values = graph["tensor_values"]
-        constants: dict[str, Array] = {}
-        source: Tensor | None = None
-        for spec in module["signature"]["input_specs"]:
+        graph, signature = module["graph"], module["signature"]
+        self._metas: dict[str, Any] = graph["tensor_values"]
+        source, constants = self._inputs(signature["input_specs"])
+        outputs = [next(iter(spec.items())) for spec in signature["output_specs"]]
+        if [kind for kind, _ in outputs] != ["user_output"] or "as_tensor" not in outputs[0][1]["arg"]:
+            raise ModelError(Code.MODEL_UNSUPPORTED, f"{self._name}: exactly one output is supported, and no state.")
+        first = self._metas[source.name]["sizes"][0]
+        return Program(
+            name=self._name,
+            source=source,
+            static_batch=int(first["as_int"]) if "as_int" in first else None,
+            constants=constants,
+            steps=tuple(self._step(node) for node in graph["nodes"]),
+            output=str(outputs[0][1]["arg"]["as_tensor"]["name"]),
+            tensors={name: t for name in self._metas if (t := self._tensor(name)) is not None},
+        )
+
+    def _inputs(self, specs: list[dict[str, Any]]) -> tuple[Tensor, dict[str, tuple[AnyArray, str]]]:
+        weights = self._weights("data/weights/model_weights_config.json", "data/weights")
+        weights |= self._weights("data/constants/model_constants_config.json", "data/constants")
+        constants: dict[str, tuple[AnyArray, str]] = {}
+        sources = []
+        for spec in specs:
             kind, body = next(iter(spec.items()))
             if kind == "user_input":
-                name = body["arg"]["as_tensor"]["name"]
-                if source is not None:
-                    raise ModelError(
-                        Code.MODEL_UNSUPPORTED, f"{self._name}: more than one input; exactly one is supported."
-                    )
-                source = Tensor(name=name, shape=self._shape(values[name]))
-            else:
-                key = body.get("parameter_name") or body.get("buffer_name") or body.get("tensor_constant_name")
-                if key in weights:
-                    constants[body["arg"]["name"]] = weights[key]
-        outputs = module["signature"]["output_specs"]
-        if source is None or len(outputs) != 1 or "user_output" not in outputs[0]:
-            raise ModelError(Code.MODEL_UNSUPPORTED, f"{self._name}: exactly one input and one output are supported.")
-        known = {source.name: source}
-        nodes: list[Node] = []
-        for node in graph["nodes"]:
-            made = self._node(node, known, constants, values)
-            nodes.append(made)
-            known[made.output.name] = made.output
-        output = known[outputs[0]["user_output"]["arg"]["as_tensor"]["name"]]
-        result = Graph(input=source, output=output, nodes=tuple(nodes))
-        wrong = problems(result)
-        if wrong:
-            raise ModelError(Code.MODEL_MALFORMED, f"{self._name}: {wrong[0]}.")
-        return result
-
-    def _weights(self) -> dict[str, Array]:
-        config = json.loads(self._read("data/weights/model_weights_config.json"))["config"]
-        found: dict[str, Array] = {}
-        for key, entry in config.items():
-            if entry.get("use_pickle"):
-                raise ModelError(
-                    Code.MODEL_UNSAFE,
-                    f"{self._name}: weight {key} is pickled; loading it could run code. Export it again.",
-                )
-            file = str(entry["path_name"])
-            if "/" in file or ".." in file:
-                raise ModelError(Code.MODEL_UNSAFE, f"{self._name}: weight {key} points outside the archive.")
-            meta = entry["tensor_meta"]
-            if meta["dtype"] != FLOAT32:
+                sources.append(str(body["arg"]["as_tensor"]["name"]))
                 continue
-            sizes = tuple(int(s["as_int"]) for s in meta["sizes"])
-            strides = tuple(int(s["as_int"]) * 4 for s in meta["strides"])
-            raw = np.frombuffer(self._read(f"data/weights/{file}"), dtype="<f4")
-            needed = 1 + sum((n - 1) * (s // 4) for n, s in zip(sizes, strides, strict=True)) if all(sizes) else 0
-            if any(s < 0 for s in strides) or needed > raw.size:
-                raise ModelError(Code.MODEL_MALFORMED, f"{self._name}: weight {key} is truncated.")
-            value = np.lib.stride_tricks.as_strided(raw, sizes, strides).astype(np.float32)
-            if not np.isfinite(value).all():
-                raise ModelError(Code.MODEL_MALFORMED, f"{self._name}: weight {key} has values that are not finite.")
-            found[key] = value
-        return found
-
-    def _shape(self, meta: dict[str, Any]) -> tuple[int, ...]:
-        sizes = meta["sizes"][1:]
-        if any("as_int" not in s for s in sizes):
+            key = body.get("parameter_name") or body.get("buffer_name") or body.get("tensor_constant_name")
+            if key in weights:
+                constants[str(body["arg"]["name"])] = (weights[key], str(key))
+        if len(sources) != 1:
+            raise ModelError(Code.MODEL_UNSUPPORTED, f"{self._name}: {len(sources)} inputs; exactly one is supported.")
+        source = self._tensor(sources[0])
+        if source is None:
             raise ModelError(
                 Code.MODEL_UNSUPPORTED, f"{self._name}: a dimension besides the batch is dynamic; export with it fixed."
             )
-        return tuple(int(s["as_int"]) for s in sizes)
+        if source.dtype is DType.BOOL or self._metas[source.name]["dtype"] not in DTYPES:
+            raise ModelError(Code.MODEL_UNSUPPORTED, f"{self._name}: the input is neither float32 nor int64.")
+        return source, constants
 
-    def _node(
-        self, node: dict[str, Any], known: dict[str, Tensor], constants: dict[str, Array], values: dict[str, Any]
-    ) -> Node:
-        target = node["target"]
-        arguments = {a["name"]: a["arg"] for a in node["inputs"]}
-        tensors = {k: v["as_tensor"]["name"] for k, v in arguments.items() if "as_tensor" in v}
-        flowing = [name for name in tensors.values() if name in known]
-        output_name = node["outputs"][0]["as_tensor"]["name"]
-        output = Tensor(name=output_name, shape=self._shape(values[output_name]))
-        opaque = Node(op=Op.OPAQUE, inputs=tuple(flowing), output=output, source=target.removeprefix("torch.ops."))
-        if len(flowing) != 1:
-            return opaque
-        x = known[flowing[0]]
+    def _tensor(self, name: str) -> Tensor | None:
+        """A tensor whose sizes behind the batch are fixed."""
+        meta = self._metas[name]
+        if not meta["sizes"] or any("as_int" not in s for s in meta["sizes"][1:]):
+            return None
+        dtype = DTYPES.get(meta["dtype"], DType.FLOAT32)
+        return Tensor(name=name, shape=tuple(int(s["as_int"]) for s in meta["sizes"][1:]), dtype=dtype)
 
-        def constant(name: str) -> Array | None:
-            return constants.get(tensors.get(name, ""))
+    def _weights(self, config: str, folder: str) -> dict[str, AnyArray]:
+        if config not in self._entries:
+            return {}
+        found = json.loads(self._read(config))["config"]
+        return {key: self._weight(key, entry, folder) for key, entry in found.items()}
 
-        if target in UNARY:
-            return Node(op=UNARY[target], inputs=(x.name,), output=output)
-        if target == "torch.ops.aten.linear.default" and len(x.shape) == 1:
-            weight, bias = constant("weight"), constant("bias")
-            if weight is not None:
-                bias = np.zeros(weight.shape[0], dtype=np.float32) if bias is None else bias
-                return Node(
-                    op=Op.GEMM,
-                    inputs=(x.name,),
-                    output=output,
-                    constants={"weight": np.ascontiguousarray(weight.T), "bias": bias},
-                )
-        over_features = arguments.get("dim", {}).get("as_int") in (-1, 1)
-        if target.startswith("torch.ops.aten.softmax.int") and len(x.shape) == 1 and over_features:
-            return Node(op=Op.SOFTMAX, inputs=(x.name,), output=output)
-        if target == "torch.ops.aten.batch_norm.default" and len(x.shape) == 1:
-            parts = [constant(n) for n in ("weight", "bias", "running_mean", "running_var")]
-            training = arguments.get("training", {}).get("as_bool", False)
-            if all(p is not None for p in parts) and not training:
-                names = ("gamma", "beta", "mean", "variance")
-                return Node(
-                    op=Op.BATCH_NORM,
-                    inputs=(x.name,),
-                    output=output,
-                    constants={n: p for n, p in zip(names, parts, strict=True) if p is not None},
-                    epsilon=float(arguments["eps"]["as_float"]),
-                )
-        reshapes = (
-            "torch.ops.aten.flatten.using_ints",
-            "torch.ops.aten.view.default",
-            "torch.ops.aten.reshape.default",
+    def _weight(self, key: str, entry: dict[str, Any], folder: str) -> AnyArray:
+        if entry.get("use_pickle"):
+            raise ModelError(
+                Code.MODEL_UNSAFE,
+                f"{self._name}: weight {key} is pickled; loading it could run code. Export it again.",
+            )
+        file = str(entry["path_name"])
+        if "/" in file or ".." in file:
+            raise ModelError(Code.MODEL_UNSAFE, f"{self._name}: weight {key} points outside the archive.")
+        meta = entry["tensor_meta"]
+        if meta["dtype"] not in SCALAR_TYPES:
+            raise ModelError(
+                Code.MODEL_UNSUPPORTED,
+                f"{self._name}: weight {key} is of an element type that is not supported; convert the model to float32 "
+                "before exporting it.",
+            )
+        dtype = np.dtype(SCALAR_TYPES[meta["dtype"]]).newbyteorder("<")
+        sizes = self._sizes(key, meta)
+        strides = tuple(int(s["as_int"]) for s in meta["strides"])
+        offset = int(meta.get("storage_offset", {}).get("as_int", 0))
+        content = self._read(f"{folder}/{file}")
+        raw = np.frombuffer(content[: len(content) // dtype.itemsize * dtype.itemsize], dtype=dtype)
+        needed = offset + 1 + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True)) if all(sizes) else 0
+        if offset < 0 or any(s < 0 for s in strides) or needed > raw.size:
+            raise ModelError(Code.MODEL_MALFORMED, f"{self._name}: weight {key} is truncated.")
+        steps = tuple(s * dtype.itemsize for s in strides)
+        return np.lib.stride_tricks.as_strided(raw[offset:], sizes, steps).astype(dtype.newbyteorder("="))
+
+    def _sizes(self, key: str, meta: dict[str, Any]) -> tuple[int, ...]:
+        """A weight may be a view, and so larger than the file that holds it, but not without bound."""
+        sizes = tuple(int(s["as_int"]) for s in meta["sizes"])
+        if any(n < 0 for n in sizes) or product(sizes) > MAX_FOLDED_ELEMENTS:
+            raise ModelError(Code.MODEL_UNSAFE, f"{self._name}: weight {key} has shape {sizes}, which is too large.")
+        return sizes
+
+    def _step(self, node: dict[str, Any]) -> Step:
+        outputs: list[str | tuple[str, ...]] = []
+        for output in node["outputs"]:
+            kind, body = next(iter(output.items()))
+            if kind == "as_tensors":
+                outputs.append(tuple(str(t["name"]) for t in body))
+            elif kind in ("as_sym_int", "as_sym_bool", "as_sym_float"):
+                outputs.append(str(body["as_name"]))
+            elif kind not in NO_TENSOR:
+                outputs.append(str(body["name"]))
+        return Step(
+            target=str(node["target"]).removeprefix("torch.ops."),
+            arguments={str(a["name"]): _argument(a["arg"]) for a in node["inputs"]},
+            outputs=tuple(outputs),
         )
-        if target in reshapes and output.size == x.size:
-            return Node(op=Op.RESHAPE, inputs=(x.name,), output=output)
-        return opaque
+
+
+def _argument(argument: dict[str, Any]) -> Any:
+    """An argument of the schema as plain data."""
+    kind, body = next(iter(argument.items()))
+    match kind:
+        case "as_none":
+            return None
+        case "as_int" | "as_float" | "as_bool" | "as_string" | "as_scalar_type" | "as_memory_format":
+            return body
+        case "as_ints" | "as_floats" | "as_bools" | "as_strings":
+            return tuple(body)
+        case "as_tensor":
+            return Reference(str(body["name"]))
+        case "as_tensors":
+            return tuple(Reference(str(t["name"])) for t in body)
+        case "as_name":
+            return Reference(str(body))
+        case "as_sym_int" | "as_sym_bool" | "as_sym_float":
+            return _argument(body)
+        case "as_sym_ints" | "as_sym_bools" | "as_sym_floats" | "as_optional_tensors":
+            return tuple(_argument(each) for each in body)
+        case _:
+            # Devices, layouts, graphs of higher-order operators: nothing that a converter reads.
+            return None

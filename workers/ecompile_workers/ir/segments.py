@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from .graph import Graph, Node, Op, Tensor
+from .graph import DType, Graph, Node, Tensor
+
+Obstacle = Callable[[Graph], str | None]
+"""Why a part cannot be compiled, as the end of a sentence; None where it can. The code generator gives it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,56 +26,94 @@ class Segment:
         return f"segment-{self.index}"
 
 
-def split(graph: Graph) -> tuple[Segment, ...]:
-    """Segments in order of execution; the output of one is the input of the next. At least one."""
-    runs: list[tuple[bool, list[Node]]] = []
-    for block in _blocks(graph):
-        known = all(node.op is not Op.OPAQUE for node in block) and len(block) == 1
-        if runs and runs[-1][0] == known:
-            runs[-1][1].extend(block)
+@dataclass
+class _Run:
+    """Consecutive blocks of one kind."""
+
+    compilable: bool
+    nodes: list[Node]
+    reasons: list[str]
+
+
+def split(graph: Graph, obstacle: Obstacle) -> tuple[Segment, ...]:
+    """Segments in order of execution; the output of one is the input of the next. At least one.
+
+    A part that could be compiled but has nothing to multiply joins the neural part before it: cutting there would only
+    cost.
+    """
+    runs: list[_Run] = []
+    for part in blocks(graph):
+        reason = _opaque(part) or obstacle(part)
+        if not runs or runs[-1].compilable != (reason is None):
+            runs.append(_Run(compilable=reason is None, nodes=[], reasons=[]))
+        runs[-1].nodes.extend(part.nodes)
+        runs[-1].reasons.extend([reason] if reason else [])
+    merged: list[_Run] = []
+    known = graph.tensors
+    for run in runs:
+        if run.compilable and _part(run.nodes, known).macs == 0:
+            run = _Run(compilable=False, nodes=run.nodes, reasons=[])
+        if merged and not run.compilable and not merged[-1].compilable:
+            merged[-1].nodes.extend(run.nodes)
+            merged[-1].reasons.extend(run.reasons)
         else:
-            runs.append((known, block))
-    merged: list[tuple[bool, list[Node]]] = []
-    for known, nodes in runs:
-        compilable = known and any(node.op is Op.GEMM for node in nodes)
-        if merged and not compilable and not merged[-1][0]:
-            merged[-1][1].extend(nodes)
-        else:
-            merged.append((compilable, list(nodes)))
-    segments: list[Segment] = []
-    source = graph.input
-    for index, (compilable, nodes) in enumerate(merged):
-        part = Graph(input=source, output=nodes[-1].output, nodes=tuple(nodes))
-        segments.append(
-            Segment(index=index, graph=part, compilable=compilable, reason="" if compilable else _reason(part))
+            merged.append(run)
+    return tuple(
+        Segment(
+            index=index,
+            graph=_part(run.nodes, known),
+            compilable=run.compilable,
+            reason="" if run.compilable else _reason(run.reasons),
         )
-        source = nodes[-1].output
-    return tuple(segments)
+        for index, run in enumerate(merged)
+    )
 
 
-def _reason(graph: Graph) -> str:
-    if graph.opaque_operators:
-        return f"operators not supported by this version: {', '.join(graph.opaque_operators)}"
-    return "no matrix product to speed up"
+def _opaque(graph: Graph) -> str | None:
+    """The operators of a part that are not known."""
+    return ", ".join(graph.opaque_operators) or None
 
 
-def _blocks(graph: Graph) -> list[list[Node]]:
-    """Nodes between consecutive points at which one tensor is live."""
-    last_use: dict[str, int] = {graph.output.name: len(graph.nodes)}
+def _reason(reasons: list[str]) -> str:
+    if not reasons:
+        return "no matrix product to speed up"
+    return f"not compiled by this version: {', '.join(sorted(set(reasons)))}"
+
+
+def _part(nodes: list[Node], known: dict[str, Tensor]) -> Graph:
+    """Consecutive nodes between two cut points: the one tensor that they read from before is their input."""
+    made = {node.output.name for node in nodes}
+    source = next(name for node in nodes for name in node.inputs if name not in made)
+    return Graph(input=known[source], output=nodes[-1].output, nodes=tuple(nodes))
+
+
+def blocks(graph: Graph) -> list[Graph]:
+    """The smallest parts: between consecutive points at which exactly one tensor is live, and float32."""
+    last_use = {graph.output.name: len(graph.nodes)}
     for position, node in enumerate(graph.nodes):
         for name in node.inputs:
             last_use[name] = max(last_use.get(name, -1), position)
-    blocks: list[list[Node]] = []
+    found: list[Graph] = []
     current: list[Node] = []
-    made: list[Tensor] = [graph.input]
+    live = {graph.input.name}
+    known = graph.tensors
     for position, node in enumerate(graph.nodes):
         current.append(node)
-        made.append(node.output)
-        live = [t for t in made if last_use.get(t.name, -1) > position]
-        if [t.name for t in live] == [node.output.name]:
-            blocks.append(current)
+        live.add(node.output.name)
+        live = {name for name in live if last_use.get(name, -1) > position}
+        if live == {node.output.name} and _cuttable(node.output):
+            found.append(_part(current, known))
             current = []
-        made = live
     if current:
-        blocks.append(current)
-    return blocks
+        found.append(_part(current, known))
+    return found
+
+
+def _cuttable(tensor: Tensor) -> bool:
+    """Segments exchange float32 under names that the source knows."""
+    return tensor.dtype is DType.FLOAT32 and not tensor.internal
+
+
+def cut_points(graph: Graph) -> tuple[str, ...]:
+    """Names of the tensors at which the graph can be cut, the output left out."""
+    return tuple(part.output.name for part in blocks(graph)[:-1])

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
-from .graph import Graph, Node, Op, Tensor
+from .graph import Graph, Op, Tensor
 from .onnx_importer import BATCH
+from .onnx_target import arithmetic, movement, networks, recurrent
+from .onnx_target.writer import TYPES, Emitter, Writer
 
-OPSET = 17
+OPSET = 20
 IR_VERSION = 9
-UNARY = {Op.RELU: "Relu", Op.TANH: "Tanh", Op.SIGMOID: "Sigmoid"}
+EMITTERS: dict[Op, Emitter] = {
+    **arithmetic.EMITTERS,
+    **networks.EMITTERS,
+    **movement.EMITTERS,
+    **recurrent.EMITTERS,
+}
 
 
 def export(graph: Graph, *, name: str = "model") -> onnx.ModelProto:
@@ -19,12 +25,13 @@ def export(graph: Graph, *, name: str = "model") -> onnx.ModelProto:
 
     Raises ValueError where it has an opaque node.
     """
-    nodes: list[onnx.NodeProto] = []
-    initializers: list[onnx.TensorProto] = []
+    writer = Writer(graph)
     for node in graph.nodes:
-        _emit(node, nodes, initializers)
+        if node.op is Op.OPAQUE:
+            raise ValueError(f"operator {node.source} has no ONNX form here")
+        EMITTERS[node.op](writer, node)
     model = helper.make_model(
-        helper.make_graph(nodes, name, [_info(graph.input)], [_info(graph.output)], initializers),
+        helper.make_graph(writer.nodes, name, [_info(graph.input)], [_info(graph.output)], writer.initializers),
         opset_imports=[helper.make_opsetid("", OPSET)],
         producer_name="ecompile",
     )
@@ -34,34 +41,4 @@ def export(graph: Graph, *, name: str = "model") -> onnx.ModelProto:
 
 
 def _info(tensor: Tensor) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(tensor.name, onnx.TensorProto.FLOAT, [BATCH, *tensor.shape])
-
-
-def _emit(node: Node, nodes: list[onnx.NodeProto], initializers: list[onnx.TensorProto]) -> None:
-    x, y = node.inputs[0], node.output.name
-
-    def constant(key: str, value: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> str:
-        name = f"{y}.{key}"
-        initializers.append(numpy_helper.from_array(value, name))
-        return name
-
-    match node.op:
-        case Op.GEMM:
-            names = [constant(k, node.constants[k]) for k in ("weight", "bias")]
-            nodes.append(helper.make_node("Gemm", [x, *names], [y]))
-        case Op.AFFINE:
-            names = [constant(k, node.constants[k][None]) for k in ("scale", "shift")]
-            nodes.append(helper.make_node("Mul", [x, names[0]], [f"{y}.scaled"]))
-            nodes.append(helper.make_node("Add", [f"{y}.scaled", names[1]], [y]))
-        case Op.BATCH_NORM:
-            names = [constant(k, node.constants[k]) for k in ("gamma", "beta", "mean", "variance")]
-            nodes.append(helper.make_node("BatchNormalization", [x, *names], [y], epsilon=node.epsilon))
-        case Op.RELU | Op.TANH | Op.SIGMOID:
-            nodes.append(helper.make_node(UNARY[node.op], [x], [y]))
-        case Op.SOFTMAX:
-            nodes.append(helper.make_node("Softmax", [x], [y], axis=-1))
-        case Op.RESHAPE:
-            shape = np.asarray([0 if len(node.output.shape) else -1, *node.output.shape], dtype=np.int64)
-            nodes.append(helper.make_node("Reshape", [x, constant("shape", shape)], [y]))
-        case Op.OPAQUE:
-            raise ValueError(f"operator {node.source} has no ONNX form here")
+    return helper.make_tensor_value_info(tensor.name, TYPES[tensor.dtype], [BATCH, *tensor.shape])

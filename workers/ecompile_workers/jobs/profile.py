@@ -11,6 +11,7 @@ import numpy as np
 from ecompile_crds.jobs import JobResult, ProfileReport, SegmentReport
 from ecompile_crds.plan import Plan, PlanFile, PlanSegment, PlanTensor
 
+from ..codegen.support import obstacle
 from ..distill.measure import session
 from ..ir.graph import Tensor
 from ..ir.load import load_source, neural_segment
@@ -42,7 +43,7 @@ def profile(context: Context) -> JobResult:
     )
     if job.held_out_uri is not None:
         context.rows(job.held_out_uri, digest=None, what="spec.heldOut", shape=graph.input.shape)
-    segments = split(graph)
+    segments = split(graph, obstacle)
 
     def put(name: str, value: bytes) -> PlanFile:
         return PlanFile(path=name, digest=context.write(context.place("profile", name), value))

@@ -1,6 +1,6 @@
 """uvicorn's HTTP protocol with a short way for small inference requests: answered where they are parsed.
 
-The long way costs a task, an event and a cycle object per request, and two writes (decision 0006). A request takes
+The long way costs a task, an event and a cycle object per request, and two writes (decision 0007). A request takes
 the short way when it has arrived whole, nothing else is in progress on its connection, and its work is short enough for
 the event loop. Everything else goes the long way, through ASGI, unchanged.
 """

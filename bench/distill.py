@@ -1,0 +1,35 @@
+"""Compiled code against the best peers: `python bench/distill.py [--json] [--models DIR] [--only NAME ...]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from bench.networks import BATCHES, FILES, add_models_option, load
+from bench.peers import compare, show
+
+NETWORKS = (*FILES, "block")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=NETWORKS, default=NETWORKS)
+    add_models_option(parser)
+    arguments = parser.parse_args()
+    if not arguments.models.is_dir():
+        print(f"bench: {arguments.models} is missing; give the folder of networks with --models.", file=sys.stderr)
+        return 1
+    rows = []
+    for name in arguments.only:
+        network = load(name, arguments.models)
+        for batch in BATCHES:
+            rows += compare(name, network.graph, batch, model=network.model)
+    show(rows, as_json=arguments.json)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Programs of `torch.export`: their form without torch, and what each ATen operator means, by family."""

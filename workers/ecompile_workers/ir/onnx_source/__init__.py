@@ -1,0 +1,1 @@
+"""ONNX models: reading the file, folding constants, and what each operator means, by family."""

@@ -1,0 +1,1 @@
+"""How each of our operators is written in ONNX, by family."""
