@@ -8,9 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 from ecompile_crds.routing import RouteMode
+from ecompile_workers.serving.oip import inference_pb2 as pb
+from ecompile_workers.serving.oip_grpc import SERVICE_NAME
 
 from tests.unit.workers.serving.world import make_world, rows, table
 
@@ -69,3 +73,38 @@ def test_garbage_on_the_socket_harms_nobody_else(tmp_path: Path, content: bytes)
         assert not answer.startswith(b"HTTP/1.1 2")
         assert infer(client, rows(1))[0] == 200
         assert "Traceback" not in pod.log
+
+
+def test_grpc_is_drained_as_rest_is(tmp_path: Path) -> None:
+    """Not ready first; calls are still answered; the process ends in order."""
+    with promoted(tmp_path) as pod, grpc.insecure_channel(f"127.0.0.1:{pod.grpc_port}") as channel:
+
+        def call(method: str, request: Any, response: Any) -> Any:
+            stub = channel.unary_unary(
+                f"/{SERVICE_NAME}/{method}",
+                request_serializer=type(request).SerializeToString,
+                response_deserializer=response.FromString,
+            )
+            return stub(request, timeout=WAIT_SECONDS)
+
+        assert call("ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse).ready
+        pod.process.terminate()
+        wait_until(lambda: not call("ServerReady", pb.ServerReadyRequest(), pb.ServerReadyResponse).ready, "not ready")
+        request = pb.ModelInferRequest(model_name="digits", raw_input_contents=[rows(1).tobytes()])
+        request.inputs.add(name="x", datatype="FP32", shape=[1, 16])
+        answer = call("ModelInfer", request, pb.ModelInferResponse)
+        assert answer.parameters["path"].string_param == "compiled"
+        assert pod.process.wait(WAIT_SECONDS) == 0
+        assert "Traceback" not in pod.log
+
+
+def test_grpc_port_that_is_taken_is_told_in_one_sentence(tmp_path: Path) -> None:
+    """With the exit status of its group, before anything is loaded."""
+    world = make_world(tmp_path / "artifacts")
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        with started(world, tmp_path, None, ECO_GRPC_PORT=port) as pod:
+            assert pod.process.wait(WAIT_SECONDS) == 11
+            assert "another process" in pod.log and "Traceback" not in pod.log

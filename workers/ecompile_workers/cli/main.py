@@ -81,6 +81,12 @@ def _serve(arguments: argparse.Namespace) -> int:
     )
 
 
+def _top(arguments: argparse.Namespace) -> int:
+    from .top import top
+
+    return top(arguments.pods, interval_seconds=arguments.interval, once=arguments.once, show=print)
+
+
 def _profile(arguments: argparse.Namespace) -> int:
     from ..codegen.support import obstacle
     from ..ir.load import load_source
@@ -255,6 +261,12 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--mode", choices=["compiled", "canary", "shadow"], default="compiled", help="of every module")
     serve.add_argument("--weight", type=_fraction, default=1.0, help="canary: share of requests the modules answer")
     serve.add_argument("--compare", type=_fraction, default=0.05, help="probability that a request is compared")
+    about = "what serving pods do now, from their metrics"
+    top_command = commands.add_parser("top", help=about, description=about)
+    top_command.set_defaults(function=_top)
+    top_command.add_argument("pods", nargs="+", metavar="pod", help="REST address of a pod, host:port")
+    top_command.add_argument("--interval", type=float, default=2.0, help="seconds between two looks")
+    top_command.add_argument("--once", action="store_true", help="show the figures of one interval and end")
     profile = add("profile", "how a network is cut, and what stays neural", _profile)
     profile.add_argument("file", type=Path)
     inspect = add("inspect", "contents of a package or a bundle, after its signature is checked", _inspect)

@@ -18,11 +18,10 @@ def main() -> int:
     """Serve until a signal; the exit status."""
     logs.configure()
     try:
-        settings = from_environment(os.environ)
+        return uvloop.run(serve(from_environment(os.environ)))
     except EcompileError as error:
         logging.getLogger(__name__).error("%s", error.message)
         return error.exit_status
-    return uvloop.run(serve(settings))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Adopting routing tables: judge, load modules in a thread, swap in the event loop, acknowledge.
 
 Tables come from the control stream or from the mounted ConfigMap; both end here. A table that needs no new module (a
-rollback) is in force before `offer` returns, even while another one is still loading.
+rollback, another share of the requests) is in force before `offer` returns, even while another one is still loading.
 """
 
 from __future__ import annotations
@@ -65,8 +65,10 @@ class Adopter:
             return
         self._newest = max(self._newest, table.generation)
         routes = [route for route in table.segments if route.mode is not RouteMode.NEURAL]
-        if not routes:
-            self._swap(table, {}, {})
+        kept_out = {route.segment: why for route in routes if (why := self._modules.kept_out(route)) is not None}
+        loaded = {route.segment: known for route in routes if (known := self._modules.known(route)) is not None}
+        if all(route.segment in kept_out or route.segment in loaded for route in routes):
+            self._swap(table, loaded, kept_out)
             return
         task = asyncio.get_running_loop().create_task(self._load(table, routes))
         self._loading[table.generation] = task

@@ -114,27 +114,10 @@ class SegmentWatch:
             tally.delta_max = max(tally.delta_max, result.delta)
         self._recent_deltas.append(result.delta)
         slow = self._latency.observe(compiled_seconds=result.compiled_seconds, neural_seconds=result.neural_seconds)
+        drifts = self._drift.observe(result.delta)
         exceeds = self._exceedance.observe(1.0 if result.delta > self._drift.limit else 0.0)
-        if self._drift.observe(result.delta):
-            seen, limit = len(self._recent_deltas), self._drift.limit
-            mean = sum(self._recent_deltas) / seen
-            return alert or self._trip(
-                AlertKind.DRIFT,
-                value=mean,
-                limit=limit,
-                detail=f"mean relative error {mean:.3g} over the last {seen} comparisons, limit {limit:g}; "
-                f"e-value {self._drift.value:.3g}",
-            )
-        if exceeds:
-            seen, limit = len(self._recent_deltas), self._exceedance.limit
-            share = sum(delta > self._drift.limit for delta in self._recent_deltas) / seen
-            return alert or self._trip(
-                AlertKind.DRIFT,
-                value=share,
-                limit=limit,
-                detail=f"{share:.1%} of the last {seen} comparisons beyond driftLimit {self._drift.limit:g}, "
-                f"limit {limit:.1%}; e-value {self._exceedance.value:.3g}",
-            )
+        if drifts or exceeds:
+            return alert or self._drifted(drifts=drifts)
         if slow:
             regression, limit = self._latency.regression, self._latency.limit
             return alert or self._trip(
@@ -144,6 +127,20 @@ class SegmentWatch:
                 detail=f"compiled p50 is {regression:.0%} above neural p50, limit {limit:.0%}",
             )
         return alert
+
+    def _drifted(self, *, drifts: bool) -> Alert | None:
+        """The alert tells the mean error where that is above its limit, else the share of errors beyond it."""
+        recent, drift = self._recent_deltas, self._drift
+        mean, share = sum(recent) / len(recent), sum(delta > drift.limit for delta in recent) / len(recent)
+        if drifts or mean > drift.limit:
+            value, limit = mean, drift.limit
+            told = f"mean relative error {mean:.3g} over the last {len(recent)} comparisons, limit {limit:g}"
+        else:
+            value, limit = share, self._exceedance.limit
+            beyond = f"beyond driftLimit {drift.limit:g}, limit {limit:.1%}"
+            told = f"{share:.1%} of the last {len(recent)} comparisons {beyond}"
+        e_value = max(drift.value, self._exceedance.value)
+        return self._trip(AlertKind.DRIFT, value=value, limit=limit, detail=f"{told}; e-value {e_value:.3g}")
 
     @property
     def recent_accuracy(self) -> float | None:

@@ -1,12 +1,13 @@
 """uvicorn's HTTP protocol with a short way for small inference requests: answered where they are parsed.
 
-The long way costs a task, an event and a cycle object per request, and two writes; the answer itself takes a third of
-that. A request takes the short way when it has arrived whole, nothing else is in progress on its connection, and its
-work is short enough for the event loop. Everything else goes the long way, through ASGI, unchanged.
+The long way costs a task, an event and a cycle object per request, and two writes (decision 0007). A request takes
+the short way when it has arrived whole, nothing else is in progress on its connection, and its work is short enough for
+the event loop. Everything else goes the long way, through ASGI, unchanged.
 """
 
 from __future__ import annotations
 
+from asyncio import TimerHandle, Transport
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -19,20 +20,47 @@ class FastLane(HttpToolsProtocol):
 
     server_app: ClassVar[App]
     lane_urls: ClassVar[frozenset[bytes]] = frozenset()
+    header_seconds: ClassVar[float] = 30.0
+    """Time for all headers of a request to arrive."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._lane = False
         self._lane_body = b""
+        self._partial = False
+        """The headers of a request have begun, but not ended."""
+        self._waiting_since = 0.0
+        self._timer: TimerHandle | None = None
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """A client has connected."""
+        super().connection_made(transport)
+        self._waiting_since = self.loop.time()
+        self._timer = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the client's. A request that has not arrived whole by now goes the long way."""
         super().data_received(data)
-        if self._lane:
+        if self._lane and not self.transport.is_closing():
             self._leave_lane()
+
+    def on_message_begin(self) -> None:
+        """A request begins; what ASGI is told of it is put together only where it is needed."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        self._partial = True
+        self._waiting_since = self.loop.time()
 
     def on_headers_complete(self) -> None:
         """The parser has seen all headers of a request."""
+        self._partial = False
         if (
             self.url in self.lane_urls
             and (self.cycle is None or self.cycle.response_complete)
@@ -44,7 +72,7 @@ class FastLane(HttpToolsProtocol):
         ):
             self._lane, self._lane_body = True, b""
         else:
-            super().on_headers_complete()
+            self._take_long_way()
 
     def on_body(self, body: bytes) -> None:
         """The parser has seen a part of a body."""
@@ -72,9 +100,16 @@ class FastLane(HttpToolsProtocol):
     def _leave_lane(self) -> None:
         """What has arrived of the request goes the long way."""
         self._lane = False
-        super().on_headers_complete()
+        self._take_long_way()
         if self._lane_body:
             super().on_body(self._lane_body)
+
+    def _take_long_way(self) -> None:
+        url, headers, expect = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.headers.extend(headers)  # the scope has this very list
+        self.url, self.expect_100_continue = url, expect
+        super().on_headers_complete()
 
     def _write(self, response: Response) -> None:
         status, headers, body = response
@@ -83,9 +118,22 @@ class FastLane(HttpToolsProtocol):
             headers.append((b"connection", b"close"))
         lines = b"".join([b"%b: %b\r\n" % header for header in headers])
         self.transport.write(b"%bcontent-length: %d\r\n%b\r\n%b" % (STATUS_LINE[status], len(body), lines, body))
+        self.server_state.total_requests += 1
         if not keep_alive:
             self.transport.close()
-        self.on_response_complete()
+        self._waiting_since = self.loop.time()
+
+    def _close_if_idle(self) -> None:
+        """Clients that connect and say nothing, or never end their headers, hold what others could use. One timer per
+        connection, not one per request as on the long way."""
+        limit = self.header_seconds if self._partial else self.timeout_keep_alive
+        left = self._waiting_since + limit - self.loop.time()
+        long_way = self.timeout_keep_alive_task is not None  # the last request went there: its timer counts
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if left > 0 or long_way or answering:
+            self._timer = self.loop.call_later(max(left, limit / 10), self._close_if_idle)
+        elif not self.transport.is_closing():
+            self.transport.close()
 
 
 def fast_lane(app: App) -> type[FastLane]:

@@ -1,8 +1,8 @@
 """Which module is running in which thread, written where the process's death cannot take it: a mapped file.
 
 A process that is killed inside a module (a signal, or the watchdog because it never came back) leaves the module's
-number in its slot. The next process in the same pod reads that, and keeps the module out: quarantine. Costs about a
-quarter of a microsecond per call; nothing is synced to the disk, because the file outlives the process, not the node.
+number in its slot. The next process in the same pod reads that, and keeps the module out: quarantine. Costs about 0.3
+microseconds per call; nothing is synced to the disk, because the file outlives the process, not the node.
 
 Layout, little-endian: magic (8 bytes); SLOTS pairs of uint64, calls finished and number of the module in use (0: none);
 then the digests, DIGEST_BYTES each, in the order of their numbers, from 1.

@@ -45,6 +45,7 @@ class ServingCollector(Collector):
             ("requests", "Requests that reached the segment."),
             ("compiled", "Answered by the module."),
             ("fallbacks", "Refused by the module."),
+            ("guard_checked", "Requests for which the module was asked, or would have been."),
             ("comparisons", "Compared off the request path."),
             ("dropped_comparisons", "Drawn but dropped: the queue was full."),
             ("delta_sum", "Sum of relative errors over comparisons."),

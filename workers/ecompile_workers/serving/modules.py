@@ -96,6 +96,12 @@ class ModuleStore:
             return None
         return self._journal.quarantined.get(route.bundle_digest)
 
+    def known(self, route: SegmentRoute) -> LoadedModule | None:
+        """The module of a route if it is loaded and may be used; never waits for a load in another thread."""
+        if route.bundle_digest is None or self.kept_out(route) is not None:
+            return None
+        return self._loaded.get((route.segment, route.bundle_digest))
+
     def load(self, route: SegmentRoute) -> LoadedModule:
         """The module of a route, ready to answer.
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import grpc
 import numpy as np
-from ecompile_crds.errors import Code, DataError, EcompileError, ResourceError
+from ecompile_crds.errors import Code, DataError, EcompileError
 from ecompile_crds.plan import Plan, PlanTensor
 
 from .neural import Rows
@@ -121,7 +121,7 @@ class GrpcServer:
     def __init__(self, service: Service, *, port: int, host: str = "[::]") -> None:
         """Listen on `port` (0: any free one) from `start` on.
 
-        Raises ResourceError where the port is taken.
+        Raises DataError where the port is taken.
         """
         self._service = service
         self._server = grpc.aio.server(
@@ -135,7 +135,9 @@ class GrpcServer:
         try:
             self.port = self._server.add_insecure_port(f"{host}:{port}")
         except RuntimeError as error:
-            raise ResourceError(Code.UNSCHEDULABLE, f"port {port} cannot be listened on: {error}.") from error
+            raise DataError(
+                Code.SPEC_INVALID, f"gRPC cannot listen on {host}:{port}; is another process there? Give another port."
+            ) from error
 
     async def start(self) -> None:
         """Listen."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 from random import Random
@@ -147,6 +148,8 @@ async def _run(settings: Settings, app: App) -> None:
     try:
         await _first_table(settings, client, adopter)
         app.serve(bridge)
+        gc.collect()
+        gc.freeze()  # what was loaded stays: the collector need not walk it in the middle of a request
         logger.info("ready: %s, life %s, generation %d", settings.model, settings.life, bridge.state.generation)
         await attached
     finally:

@@ -54,10 +54,8 @@ def parse_request(body: bytes, plan: Plan, *, json_bytes: int | None = None) -> 
         raise DataError(Code.REQUEST_INVALID, f"the request body is not JSON: {error}.") from error
     if not isinstance(document, dict):
         raise DataError(Code.REQUEST_INVALID, "the request body must be a JSON object with the field inputs.")
-    inputs = document.get("inputs")
-    if not isinstance(inputs, list) or not all(isinstance(each, dict) for each in inputs):
-        inputs = []
-    one_input(len(inputs), plan)
+    inputs: Any = document.get("inputs")
+    one_input(len(inputs) if isinstance(inputs, list) and inputs and isinstance(inputs[0], dict) else 0, plan)
     parameters = document.get("parameters")
     identifier = document.get("id")
     if identifier is not None and not isinstance(identifier, str):

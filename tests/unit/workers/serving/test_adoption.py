@@ -160,3 +160,14 @@ async def test_same_table_is_acknowledged_again(pod: Pod) -> None:
     pod.adopter.offer(table(5))
     assert pod.bridge.state is state
     assert pod.changes == 2
+
+
+async def test_table_whose_modules_are_loaded_is_in_force_at_once(pod: Pod) -> None:
+    """Another share of the requests needs no thread: in force, and acknowledged, before `offer` returns."""
+    pod.adopter.offer(table(1, pod.world.route(RouteMode.CANARY, weight=0.1)))
+    await until(lambda: pod.generation == 1 and not pod.adopter.loading)
+    pod.store.gate.clear()
+    changes = pod.changes
+    pod.adopter.offer(table(2, pod.world.route(RouteMode.CANARY, weight=0.5)))
+    assert (pod.generation, pod.changes, pod.adopter.loading) == (2, changes + 1, False)
+    assert pod.bridge.state.segments[0].weight == 0.5

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+import pytest
 import pytest_asyncio
 import uvicorn
 from ecompile_crds.routing import RouteMode
-from ecompile_workers.serving.fast_lane import fast_lane
+from ecompile_workers.serving.fast_lane import FastLane, fast_lane
 from ecompile_workers.serving.local import LocalPod
 from ecompile_workers.serving.server import App
 from ecompile_workers.serving.service import Service
@@ -29,6 +30,13 @@ class Door:
         self.app, self.service, self.pod = app, service, pod
         self.long_way = 0
         self.port = 0
+        self.config: uvicorn.Config | None = None
+        self.state = ServerState()
+
+    def keep_alive_seconds(self, seconds: float) -> None:
+        """For connections made from now on."""
+        assert self.config is not None
+        self.config.timeout_keep_alive = seconds  # type: ignore[assignment]  # uvicorn passes it to call_later
 
     async def counted(self, scope: object, receive: object, send: object) -> None:
         self.long_way += 1
@@ -72,7 +80,8 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
         ws="none",
     )
     config.load()
-    state, loop = ServerState(), asyncio.get_running_loop()
+    made.config = config
+    state, loop = made.state, asyncio.get_running_loop()
     factory = config.http_protocol_class
     server = await loop.create_server(
         lambda: factory(config=config, server_state=state, app_state={}),  # type: ignore[call-arg]  # of uvicorn's own
@@ -173,3 +182,65 @@ async def test_long_work_takes_the_long_way(door: Door) -> None:
     ((status, _, body),) = await door.exchange(post(request()))
     assert (status, door.long_way) == (200, 1)
     np.testing.assert_allclose(outputs(body), oracle(np.full((1, 16), 0.5, dtype=np.float32))[0], atol=1e-5)
+
+
+async def test_idle_connection_is_closed_after_the_keep_alive_time(door: Door) -> None:
+    """And not while it is used; the timer is one per connection."""
+    door.keep_alive_seconds(0.05)
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    for _ in range(3):
+        writer.write(post(request()))
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
+    async with asyncio.timeout(30):
+        assert await reader.read() == b""
+    writer.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v2/models", b"GET /v2 HTTP/1.1\r\nhost: a\r\n"])
+async def test_client_that_never_ends_its_headers_is_let_go(
+    door: Door, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor may it say nothing at all."""
+    door.keep_alive_seconds(0.05)
+    monkeypatch.setattr(FastLane, "header_seconds", 0.05)
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    writer.write(sent)
+    async with asyncio.timeout(30):
+        assert await reader.read() == b""
+    writer.close()
+
+
+async def test_request_in_progress_is_not_cut_off(door: Door) -> None:
+    """However long ago the client spoke: its answer is being computed."""
+    started, go_on = asyncio.Event(), asyncio.Event()
+    app = door.counted
+
+    async def slow(scope: object, receive: object, send: object) -> None:
+        started.set()
+        await go_on.wait()
+        await app(scope, receive, send)
+
+    assert door.config is not None
+    door.config.loaded_app = slow
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    writer.write(post(request(), version=b"1.0"))
+    await started.wait()
+    (connection,) = door.state.connections
+    assert isinstance(connection, FastLane)
+    connection._waiting_since = float("-inf")
+    connection._close_if_idle()
+    go_on.set()
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
+async def test_body_that_breaks_off_in_garbage_is_refused(door: Door) -> None:
+    """The parser gives up after the headers have taken the short way; nothing is answered twice."""
+    head = post(request()).split(b"content-length")[0]
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    writer.write(head + b"transfer-encoding: chunked\r\n\r\nZZ\r\n")
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 400") and answer.count(b"HTTP/1.1") == 1
+    assert door.long_way == 0
