@@ -23,7 +23,7 @@ OPPONENTS = ("onnxruntime", "openvino")
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Microseconds of processor time per call: median over rounds, and the distance from the 10th to the 90th percentile."""
+    """Microseconds of processor time per call: median over rounds, and the 90th percentile less the 10th."""
 
     median: float
     spread: float
