@@ -214,13 +214,14 @@ def test_a_restarted_operator_sends_the_table_in_force_at_once(world: World, tmp
         to_serving(world, namespace)
         pod = ServingPod(world, started, namespace, "net", "net-0")
         phase(world, namespace, "Promoted")
-        before = pod.table
+        before = RoutingTable.model_validate_json(world.status(namespace, "net")["routing"]["tableJson"])
+        eventually("the table in force reaches the pod", lambda: pod.table == before)
         started.kill()
         pod.stop()
     with operator(world, tmp_path) as started:
         eventually("deciding", lambda: started.says("deciding"))
         pod = ServingPod(world, started, namespace, "net", "net-1")
-        eventually("table", lambda: pod.table == before, seconds=5)
+        eventually("table", lambda: pod.table == before)
         pod.stop()
     assert world.status(namespace, "net")["phase"] == "Promoted"
 
