@@ -151,7 +151,7 @@ def test_a_model_lives_to_promoted_drifts_rolls_back_and_is_validated_again(worl
         pod = ServingPod(world, started, namespace, "net", "net-0")
         try:
             phase(world, namespace, "Promoted")
-            assert pod.table is not None and pod.table.segments[0].mode is RouteMode.COMPILED
+            eventually("promoted", lambda: pod.table is not None and pod.table.segments[0].mode is RouteMode.COMPILED)
 
             pod.drifting = True
             drifted_at = time.monotonic()
