@@ -55,7 +55,7 @@ def profile(context: Context) -> JobResult:
     trace = io.BytesIO()
     traced: PlanFile | None = None
     for segment in segments:
-        context.progress(f"profile {segment.name}", 0.3 + 0.5 * segment.index / len(segments))
+        context.progress(segment.name, 0.3 + 0.5 * segment.index / len(segments))
         model = neural_segment(source, segment, len(segments)).SerializeToString()
         file = neural if len(segments) == 1 else put(f"{segment.name}.onnx", model)
         score = None
