@@ -96,8 +96,12 @@ class Measurements(ApiModel):
     requests: int = 0
     comparisons: int = 0
     fallbacks: int = 0
+    guard_checked: int = Field(default=0, description="Requests that the module was asked to answer.")
     mean_delta: float | None = None
     max_delta: float | None = None
+    delta_bound: float | None = Field(
+        default=None, description="Upper bound of the mean delta with the confidence of spec.equivalence."
+    )
     fallback_rate: float | None = None
     speedup: float | None = None
 

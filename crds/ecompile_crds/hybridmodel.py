@@ -404,6 +404,9 @@ class CommandStatus(ApiModel):
     command: str
     answer: str
     executed_at: str = ""
+    earlier_tokens: list[str] = Field(
+        default_factory=list, max_length=16, description="Tokens of the commands before this one, newest first."
+    )
 
 
 class FailureStatus(ApiModel):

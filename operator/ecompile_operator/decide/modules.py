@@ -351,6 +351,7 @@ def _judge_step(draft: Draft, module: ObservedModule) -> CompiledModuleStatus:
         requests=counters.requests,
         comparisons=counters.comparisons,
         fallbacks=counters.fallbacks,
+        guard_checked=counters.guard_checked,
         mean_delta=counters.delta_sum / counters.comparisons if counters.comparisons else None,
         max_delta=counters.delta_max if counters.comparisons else None,
         fallback_rate=counters.fallbacks / counters.guard_checked if counters.guard_checked else None,

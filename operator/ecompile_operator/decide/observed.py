@@ -36,6 +36,11 @@ class ObservedJob:
     message: str = ""
     created_at: datetime | None = None
     image: str = ""
+    completions: int = 1
+    module: str = ""
+    """Validate: name of the CompiledModule."""
+    finished_at: datetime | None = None
+    """Where it SUCCEEDED or FAILED."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ecompile_crds.errors import EXIT_STATUS
 from ecompile_crds.hybridmodel import Jobs
 from ecompile_crds.jobs import JobInput, JobKind
-from ecompile_crds.names import COMPONENT_JOB, LABEL_JOB, LABEL_LIFE
+from ecompile_crds.names import COMPONENT_JOB, LABEL_JOB, LABEL_LIFE, LABEL_MODULE
 
 from ..decide.decision import DesiredJob
 from ..kube.client import Manifest
@@ -25,6 +25,8 @@ def build_job(desired: DesiredJob, owner: Owner, jobs: Jobs, settings: Settings)
     """The Job; everything it needs to know is in ECO_JOB_INPUT."""
     told: JobInput = desired.input
     ours = {LABEL_JOB: told.kind.value, LABEL_LIFE: told.life}
+    if desired.owner_module is not None:
+        ours[LABEL_MODULE] = desired.owner_module
     meta = metadata(owner, desired.name, COMPONENT_JOB, extra_labels=ours)
     if jobs.queue_name is not None:
         meta["labels"][QUEUE_LABEL] = jobs.queue_name
