@@ -46,12 +46,14 @@ generate: setup ## Regenerate CRDs, chart copies, control stream stubs and refer
 	$(BIN)/python -m ecompile_crds.schema crds
 	cp crds/*.ecompile.dev.yaml charts/ecompile/files/
 	$(BIN)/python -m ecompile_crds.reference docs/reference
+	$(BIN)/python -m ecompile_operator.decide.diagram docs/reference/stages.md
 
 golden: setup ## Rewrite the expected renders of the chart; look at the diff before committing
 	ECO_GOLDEN=1 $(PYTEST) tests/component/test_chart.py
 
 verify: setup ## Check that generated files are current
 	$(BIN)/python -m ecompile_crds.verify
+	$(BIN)/python -m ecompile_operator.decide.diagram --check docs/reference/stages.md
 
 docs: setup ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict

@@ -60,7 +60,7 @@ class Stage(StrEnum):
 SERVING_STAGES = frozenset({Stage.SHADOW, Stage.CANARY, Stage.PROMOTED})
 """Stages in which pods have the module loaded and route to it or compare with it."""
 FINAL_STAGES = frozenset({Stage.REJECTED, Stage.RETIRED})
-"""Stages that are never left."""
+"""Stages that are not left, except that a retired module is validated again once its source is wanted again."""
 
 
 class RolloutStatus(ApiModel):

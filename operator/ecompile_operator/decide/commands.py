@@ -118,6 +118,8 @@ def _used_tokens(last: CommandStatus | None) -> list[str]:
 
 
 def _execute(draft: Draft, verb: Verb, modules: list[ObservedModule]) -> str:
+    if verb is Verb.PROMOTE and draft.spec.suspend:
+        return "promote: nothing was done, because spec.suspend is true; set it to false first"
     done = [m.name for m in modules if _apply(draft, verb, m)]
     if done:
         return f"{verb.value}: {', '.join(done)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from ecompile_crds.conditions import Condition, ConditionType, merge
@@ -25,6 +26,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
 
     Where the spec cannot be read or someone else owns the Service, what serves keeps serving as it is.
     """
+    observed = _in_order(observed)
     if observed.deleting:
         return Decision(status=observed.status)
     if observed.spec is None:
@@ -42,7 +44,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
     answer_alerts(draft)
     failure = advance_life(draft, _failure(draft))
     switch_serving(draft)
-    for module in sorted(observed.modules, key=lambda m: (m.spec.segment, m.name)):
+    for module in observed.modules:
         if draft.modules[module.name].rollout == module.status.rollout:
             draft.modules[module.name] = advance_module(draft, module)
     if spec.suspend:
@@ -75,6 +77,17 @@ def decide(observed: Observed, now: datetime) -> Decision:
         serving=serving,
         events=tuple(draft.events),
         wake_at=min(draft.wakes, default=None),
+    )
+
+
+def _in_order(observed: Observed) -> Observed:
+    """The same facts in one order, so that no decision depends on the order in which they were read."""
+    return replace(
+        observed,
+        modules=tuple(sorted(observed.modules, key=lambda m: (m.spec.segment, m.name))),
+        jobs=tuple(sorted(observed.jobs, key=lambda j: j.name)),
+        pods=tuple(sorted(observed.pods, key=lambda p: p.name)),
+        reports=tuple(sorted(observed.reports, key=lambda r: r.pod)),
     )
 
 

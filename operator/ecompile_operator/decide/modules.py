@@ -2,7 +2,7 @@
 
 Pending -> Validating -> Validated -> Shadow -> Canary -> Promoted
 Shadow, Canary, Promoted -> RollingBack -> RolledBack -> Revalidating -> Validated ...
-Validating -> Rejected; RolledBack -> Held; any -> Retired when its source is no longer wanted.
+Validating -> Rejected; RolledBack -> Held; any -> Retired when its source is no longer wanted, and back when it is.
 """
 
 from __future__ import annotations
@@ -175,6 +175,8 @@ def advance_module(draft: Draft, module: ObservedModule) -> CompiledModuleStatus
             return _finish_rollback(draft, module)
         case Stage.ROLLED_BACK:
             return _wait_to_revalidate(draft, module)
+        case Stage.RETIRED if module.spec.life in wanted:
+            return revalidate(draft, module, "its source is wanted again", failures=0)
         case Stage.HELD | Stage.REJECTED | Stage.RETIRED:
             return status
         case _:
@@ -186,7 +188,7 @@ def _retire_when_unused(draft: Draft, module: ObservedModule) -> CompiledModuleS
     status = draft.modules[module.name]
     if any(p.life == module.spec.life for p in draft.observed.pods):
         draft.wakes.append(draft.now + timedelta(seconds=5))
-        return status
+        return status.model_copy(update={"message": "its source is no longer wanted; pods that serve it still run"})
     draft.events.append(
         ModelEvent(type="Normal", reason="Retired", message="its source is no longer served", module=module.name)
     )
