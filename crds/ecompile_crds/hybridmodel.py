@@ -210,6 +210,11 @@ class Serving(ApiModel):
     autoscaling: Autoscaling | None = None
 
 
+class Approval(StrEnum):
+    AUTOMATIC = "Automatic"
+    REQUIRED = "Required"
+
+
 class StepMode(StrEnum):
     SHADOW = "shadow"
     CANARY = "canary"
@@ -227,6 +232,10 @@ class Step(ApiModel):
         ge=10,
         le=2_592_000,
         description="After this long without enough data, `analysis.onNoData` applies.",
+    )
+    approval: Approval = Field(
+        default=Approval.AUTOMATIC,
+        description="Required: waits for the command `approve` before this step begins.",
     )
 
 
@@ -256,9 +265,26 @@ class Analysis(ApiModel):
     )
 
 
-class Approval(StrEnum):
-    AUTOMATIC = "Automatic"
-    REQUIRED = "Required"
+class Day(StrEnum):
+    MON = "Mon"
+    TUE = "Tue"
+    WED = "Wed"
+    THU = "Thu"
+    FRI = "Fri"
+    SAT = "Sat"
+    SUN = "Sun"
+
+
+class Window(ApiModel):
+    """A time of the week, in UTC."""
+
+    days: list[Day] = Field(
+        default_factory=list, max_length=7, description="Days on which it opens; every day where empty."
+    )
+    start: str = Field(
+        pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", description="When it opens, such as `22:30`, in UTC."
+    )
+    duration_minutes: int = Field(ge=1, le=10_080, description="How long it stays open; a week at most.")
 
 
 DEFAULT_STEPS = (
@@ -277,6 +303,16 @@ class Rollout(ApiModel):
                 "!has(self.steps) || self.steps.size() == 0 || self.steps[0].mode == 'shadow'",
                 "spec.rollout.steps: the first step must be a shadow step, so that nothing unseen answers a request",
             ),
+            (
+                "!has(self.steps) || !self.steps.exists(s, s.mode == 'shadow' && has(s.weight) && s.weight > 0.1)",
+                "spec.rollout.steps: weight is for canary steps; a shadow step answers no request, remove its weight",
+            ),
+            (
+                "!has(self.steps) || self.steps.size() == 0 || !has(self.steps[0].approval) "
+                "|| self.steps[0].approval == 'Automatic'",
+                "spec.rollout.steps: the first step is a shadow step and answers no request; ask for approval in a "
+                "later step, or with spec.rollout.approval",
+            ),
         )
     )
 
@@ -284,6 +320,18 @@ class Rollout(ApiModel):
     approval: Approval = Field(
         default=Approval.AUTOMATIC,
         description="Required: waits for the command `approve` before the first canary step.",
+    )
+    windows: list[Window] = Field(
+        default_factory=list,
+        max_length=16,
+        description="When a rollout may start or go to its next step; always where empty. Rollbacks never wait.",
+    )
+    soak_seconds: int = Field(
+        default=0,
+        ge=0,
+        le=604_800,
+        description="After a module is promoted, the next one of this model waits this long, so that an alert has "
+        "one suspect.",
     )
     analysis: Analysis = Field(default_factory=Analysis)
     auto_rollback: bool = Field(default=True, description="Roll back without a human when an alert fires.")

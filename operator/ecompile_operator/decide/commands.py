@@ -25,6 +25,7 @@ class Verb(StrEnum):
     RETRY = "retry"
 
 
+APPROVABLE = (Stage.PENDING, Stage.VALIDATING, Stage.VALIDATED, Stage.SHADOW, Stage.CANARY)
 REMEMBERED_TOKENS = 16
 """A command repeated after this many others is taken for a new one."""
 TOKEN = re.compile(r"^[A-Za-z0-9]([-A-Za-z0-9_.:]{0,62}[A-Za-z0-9])?$")
@@ -149,7 +150,7 @@ def _apply(draft: Draft, verb: Verb, module: ObservedModule) -> bool:
             _roll_back_by_human(draft, module, "Manual")
         case Verb.PROMOTE if stage in (Stage.VALIDATED, Stage.SHADOW, Stage.CANARY) and served:
             draft.modules[module.name] = promote(draft, module, "promoted by command")
-        case Verb.APPROVE if stage in (Stage.VALIDATED, Stage.SHADOW, Stage.PENDING, Stage.VALIDATING):
+        case Verb.APPROVE if stage in APPROVABLE:
             rollout = status.rollout.model_copy(update={"approved": True})
             draft.modules[module.name] = status.model_copy(update={"rollout": rollout})
         case Verb.RETRY if stage in (Stage.HELD, Stage.ROLLED_BACK):

@@ -76,6 +76,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
         delete_jobs=_obsolete_jobs(draft),
         serving=serving,
         events=tuple(draft.events),
+        waits_for_slot=draft.waits_for_slot,
         wake_at=min(draft.wakes, default=None),
     )
 

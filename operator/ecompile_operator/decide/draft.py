@@ -30,6 +30,7 @@ class Draft:
     notes: list[str] = field(default_factory=list)
     """What is waited for, most important first; the first becomes `status.message`."""
     stalled: str = ""
+    waits_for_slot: bool = False
     command_token: str = ""
     """Token of the command executed in this decision, for the audit log."""
     retry_jobs: bool = False

@@ -54,14 +54,15 @@ class Reading(KubeClient):
 
 def test_the_tree_shows_module_evidence_pods_and_commands() -> None:
     world = World().to_canary()
-    world.report()
     world.command = "approve t-1"
+    world.step()
+    world.report(comparisons=20)
     world.step()
     figures = {world.pods[0].name: live.parse(METRICS)}
     shown = "\n".join(tree.lines(world.observed(), figures, world.now + timedelta(seconds=5)))
     assert "HybridModel default/digits: " in shown
     assert "evidence sampled(n=1100, <=2.7e-03), speed-up 5x, strategy exact" in shown
-    assert "this step: 200 requests, 200 comparisons" in shown
+    assert "this step: 40 requests, 40 comparisons" in shown
     assert "100 requests (75% by code), generation 7, 40 comparisons, 2 refusals, breaker holds 1" in shown
     assert "last command: approve t-1" in shown
 
