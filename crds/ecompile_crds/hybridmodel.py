@@ -71,17 +71,31 @@ class JobTemplate(ApiModel):
     tolerations: list[dict[str, Any]] = Field(default_factory=list, max_length=32)
     resources: ResourceRequirements = Field(default_factory=ResourceRequirements)
     env: list[EnvVar] = Field(default_factory=list, max_length=64)
+    priority_class_name: str | None = Field(
+        default=None, max_length=253, description="PriorityClass of the Pods; the cluster's default where not set."
+    )
 
 
 class Jobs(ApiModel):
     """How profiling, distillation and validation Jobs run."""
 
     queue_name: str | None = Field(
-        default=None, max_length=63, description="Kueue LocalQueue; the Job gets the label `kueue.x-k8s.io/queue-name`."
+        default=None,
+        max_length=63,
+        description="Kueue LocalQueue; Jobs get the label `kueue.x-k8s.io/queue-name` and start suspended.",
     )
     template: JobTemplate = Field(default_factory=JobTemplate)
     deadline_seconds: int = Field(default=3600, ge=30, le=604800, description="activeDeadlineSeconds of each Job.")
-    retries: int = Field(default=2, ge=0, le=10, description="Retries of a Job whose failure is retryable.")
+    retries: int = Field(
+        default=2,
+        ge=0,
+        le=10,
+        description="Retries of a Pod whose failure is retryable; in distillation of each segment on its own.",
+    )
+    ttl_seconds_after_finished: int = Field(
+        default=86_400, ge=60, le=2_592_000, description="How long a finished Job is kept at most, for its logs."
+    )
+    history: int = Field(default=3, ge=0, le=50, description="How many finished Jobs of each kind are kept at most.")
 
 
 class Strategy(StrEnum):
@@ -206,6 +220,9 @@ class Serving(ApiModel):
         description="Name of the Service; the model's name where not set.",
     )
     resources: ResourceRequirements = Field(default_factory=ResourceRequirements)
+    priority_class_name: str | None = Field(
+        default=None, max_length=253, description="PriorityClass of the Pods; the cluster's default where not set."
+    )
     protocol: Protocol = Protocol.REST
     autoscaling: Autoscaling | None = None
 
@@ -302,10 +319,6 @@ class Rollout(ApiModel):
             (
                 "!has(self.steps) || self.steps.size() == 0 || self.steps[0].mode == 'shadow'",
                 "spec.rollout.steps: the first step must be a shadow step, so that nothing unseen answers a request",
-            ),
-            (
-                "!has(self.steps) || !self.steps.exists(s, s.mode == 'shadow' && has(s.weight) && s.weight > 0.1)",
-                "spec.rollout.steps: weight is for canary steps; a shadow step answers no request, remove its weight",
             ),
             (
                 "!has(self.steps) || self.steps.size() == 0 || !has(self.steps[0].approval) "

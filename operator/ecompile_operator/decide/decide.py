@@ -8,6 +8,7 @@ from datetime import datetime
 from ecompile_crds.conditions import Condition, ConditionType, merge
 from ecompile_crds.errors import Code
 from ecompile_crds.hybridmodel import FailureStatus, HybridModelStatus, ModelPhase
+from ecompile_crds.jobs import JobKind
 
 from .clock import to_condition_time
 from .commands import answer_commands
@@ -104,7 +105,29 @@ def _obsolete_jobs(draft: Draft) -> tuple[str, ...]:
         waits_for_image = REASON_CODES.get(job.reason) is Code.IMAGE_UNAVAILABLE
         return job.life not in lives or (waits_for_image and job.image != image)
 
-    return tuple(job.name for job in draft.observed.jobs if obsolete(job))
+    return tuple(job.name for job in draft.observed.jobs if obsolete(job)) + _history(draft)
+
+
+def _history(draft: Draft) -> tuple[str, ...]:
+    """Finished Jobs beyond those to keep of each kind. What they found is in a status that was written before: a Job
+    that this decision asked for is not among them, nor any while `suspend` keeps decisions from being made."""
+    if draft.spec.suspend:
+        return ()
+    finished = [
+        job
+        for job in draft.observed.jobs
+        if job.phase in (JobPhase.SUCCEEDED, JobPhase.FAILED) and job.name not in draft.consulted
+    ]
+    found: list[str] = []
+    for kind in JobKind:
+        mine = sorted((j for j in finished if j.kind is kind), key=_ended, reverse=True)
+        found += [job.name for job in mine[draft.spec.jobs.history :]]
+    return tuple(sorted(found))
+
+
+def _ended(job: ObservedJob) -> tuple[float, str]:
+    time = job.finished_at or job.created_at
+    return (time.timestamp() if time is not None else 0.0, job.name)
 
 
 def _failure(draft: Draft) -> FailureStatus | None:

@@ -27,9 +27,10 @@ from .clock import backoff, from_text, seconds_since, to_condition_time, to_text
 from .decision import DesiredJob, ModelEvent
 from .draft import Draft
 from .gate import Evidence, Finding, Verdict, delta_bound, fresh_reports, judge, total, unacknowledged
-from .jobsteps import failure_of, find_job, job_name
+from .jobsteps import failure_of, find_job, job_name, state_of
 from .life import job_input
 from .observed import Counters, JobPhase, ObservedModule, ObservedPod, PodAlert, PodReport
+from .results import refusal
 from .windows import next_opening
 
 POLL_SECONDS = 1.0
@@ -203,15 +204,19 @@ def _validate(draft: Draft, module: ObservedModule) -> CompiledModuleStatus:
     attempt = status.rollout.attempt
     name = job_name(draft.observed.name, JobKind.VALIDATE, module.name, str(attempt))
     job = find_job(draft.observed, name)
+    draft.consulted.add(name)
     if job is None or job.phase in (JobPhase.PENDING, JobPhase.RUNNING):
         draft.jobs.append(DesiredJob(name=name, input=_validate_input(draft, module, name), owner_module=module.name))
-        waiting = f" ({job.reason}: {job.message})" if job is not None and job.reason else ""
-        draft.notes.append(f"Job {name} validates {module.name}{waiting}")
+        state = state_of(job) if job is not None else "is being created"
+        draft.notes.append(f"Job {name}, which validates {module.name}, {state}")
         return status
     report = job.results[0].validation if 0 in job.results else None
     if job.phase is JobPhase.FAILED or report is None:
         failure = failure_of(job)
         return _validation_failed(draft, module, f"[{int(failure.code)}] {failure.message}", rejected=False)
+    refused = refusal(_validate_input(draft, module, name), {0: job.results[0]})
+    if refused:
+        return _validation_failed(draft, module, f"the result of Job {name} is refused: {refused}.", rejected=False)
     validation = _validation_status(report)
     draft.modules[module.name] = status.model_copy(update={"validation": validation})
     if not report.passed:

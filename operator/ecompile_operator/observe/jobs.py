@@ -11,9 +11,11 @@ from ecompile_crds.names import LABEL_JOB, LABEL_LIFE, LABEL_MODULE
 from pydantic import ValidationError
 
 from ..decide.observed import JobPhase, ObservedJob
+from ..decide.waiting import NO_POD, SUSPENDED
 from ..kube.client import Manifest
 
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 JOB_LABEL = "batch.kubernetes.io/job-name"
 
 
@@ -35,6 +37,10 @@ def observe_job(job: Manifest, pods: list[Manifest]) -> ObservedJob | None:
         message = conditions["Failed"].get("message", "")
     elif any(p.get("status", {}).get("phase") == "Running" for p in mine):
         phase = JobPhase.RUNNING
+    elif job["spec"].get("suspend"):
+        reason, message = SUSPENDED, labels.get(QUEUE_LABEL, "")
+    elif not mine and status.get("startTime"):
+        reason = NO_POD
     else:
         reason, message = next(_waiting(mine), ("", ""))
     created = meta.get("creationTimestamp")
