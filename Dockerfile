@@ -11,6 +11,7 @@ RUN /opt/build/bin/pip install --no-cache-dir --require-hashes -q -r requirement
 COPY pyproject.toml README.md LICENSE hatch_build.py ./
 COPY crds/ecompile_crds crds/ecompile_crds
 COPY operator/ecompile_operator operator/ecompile_operator
+COPY operator/ecompile_kubectl operator/ecompile_kubectl
 COPY workers/ecompile_workers workers/ecompile_workers
 RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation -q -w /wheels .
 

@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
-SOURCES := crds/ecompile_crds operator/ecompile_operator workers/ecompile_workers
+SOURCES := crds/ecompile_crds operator/ecompile_operator operator/ecompile_kubectl workers/ecompile_workers
 CLUSTER ?= devcluster
 DEMO_FLAGS := --cluster $(CLUSTER) $(if $(KEEP),--keep) $(if $(YES),--yes) $(if $(RECORD),--record $(RECORD))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint test-unit test-component test-e2e generate golden verify docs bench images cluster-up cluster-down cluster-logs clean
+.PHONY: help setup demo test lint test-unit test-component test-e2e generate golden verify docs bench images krew cluster-up cluster-down cluster-logs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F'\t' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -46,12 +46,14 @@ generate: setup ## Regenerate CRDs, chart copies, control stream stubs and refer
 	$(BIN)/python -m ecompile_crds.schema crds
 	cp crds/*.ecompile.dev.yaml charts/ecompile/files/
 	$(BIN)/python -m ecompile_crds.reference docs/reference
+	$(BIN)/python -m ecompile_operator.decide.diagram docs/reference/stages.md
 
 golden: setup ## Rewrite the expected renders of the chart; look at the diff before committing
 	ECO_GOLDEN=1 $(PYTEST) tests/component/test_chart.py
 
 verify: setup ## Check that generated files are current
 	$(BIN)/python -m ecompile_crds.verify
+	$(BIN)/python -m ecompile_operator.decide.diagram --check docs/reference/stages.md
 
 docs: setup ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict
@@ -62,6 +64,9 @@ bench: setup ## Benchmarks against ONNX Runtime, and of serving
 
 images: setup ## Build the three images with buildah
 	$(BIN)/python -m demo.images
+
+krew: setup ## Build the kubectl plugin's archive and krew manifest into dist/
+	PYTHON="$(CURDIR)/$(BIN)/python" sh operator/krew/build.sh
 
 cluster-up: setup ## Start the development cluster (root)
 	$(BIN)/python -m devcluster up

@@ -60,7 +60,7 @@ class Stage(StrEnum):
 SERVING_STAGES = frozenset({Stage.SHADOW, Stage.CANARY, Stage.PROMOTED})
 """Stages in which pods have the module loaded and route to it or compare with it."""
 FINAL_STAGES = frozenset({Stage.REJECTED, Stage.RETIRED})
-"""Stages that are never left."""
+"""Stages that are not left, except that a retired module is validated again once its source is wanted again."""
 
 
 class RolloutStatus(ApiModel):
@@ -96,8 +96,12 @@ class Measurements(ApiModel):
     requests: int = 0
     comparisons: int = 0
     fallbacks: int = 0
+    guard_checked: int = Field(default=0, description="Requests that the module was asked to answer.")
     mean_delta: float | None = None
     max_delta: float | None = None
+    delta_bound: float | None = Field(
+        default=None, description="Upper bound of the mean delta with the confidence of spec.equivalence."
+    )
     fallback_rate: float | None = None
     speedup: float | None = None
 

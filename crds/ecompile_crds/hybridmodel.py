@@ -71,17 +71,31 @@ class JobTemplate(ApiModel):
     tolerations: list[dict[str, Any]] = Field(default_factory=list, max_length=32)
     resources: ResourceRequirements = Field(default_factory=ResourceRequirements)
     env: list[EnvVar] = Field(default_factory=list, max_length=64)
+    priority_class_name: str | None = Field(
+        default=None, max_length=253, description="PriorityClass of the Pods; the cluster's default where not set."
+    )
 
 
 class Jobs(ApiModel):
     """How profiling, distillation and validation Jobs run."""
 
     queue_name: str | None = Field(
-        default=None, max_length=63, description="Kueue LocalQueue; the Job gets the label `kueue.x-k8s.io/queue-name`."
+        default=None,
+        max_length=63,
+        description="Kueue LocalQueue; Jobs get the label `kueue.x-k8s.io/queue-name` and start suspended.",
     )
     template: JobTemplate = Field(default_factory=JobTemplate)
     deadline_seconds: int = Field(default=3600, ge=30, le=604800, description="activeDeadlineSeconds of each Job.")
-    retries: int = Field(default=2, ge=0, le=10, description="Retries of a Job whose failure is retryable.")
+    retries: int = Field(
+        default=2,
+        ge=0,
+        le=10,
+        description="Retries of a Pod whose failure is retryable; in distillation of each segment on its own.",
+    )
+    ttl_seconds_after_finished: int = Field(
+        default=86_400, ge=60, le=2_592_000, description="How long a finished Job is kept at most, for its logs."
+    )
+    history: int = Field(default=3, ge=0, le=50, description="How many finished Jobs of each kind are kept at most.")
 
 
 class Strategy(StrEnum):
@@ -206,8 +220,16 @@ class Serving(ApiModel):
         description="Name of the Service; the model's name where not set.",
     )
     resources: ResourceRequirements = Field(default_factory=ResourceRequirements)
+    priority_class_name: str | None = Field(
+        default=None, max_length=253, description="PriorityClass of the Pods; the cluster's default where not set."
+    )
     protocol: Protocol = Protocol.REST
     autoscaling: Autoscaling | None = None
+
+
+class Approval(StrEnum):
+    AUTOMATIC = "Automatic"
+    REQUIRED = "Required"
 
 
 class StepMode(StrEnum):
@@ -227,6 +249,10 @@ class Step(ApiModel):
         ge=10,
         le=2_592_000,
         description="After this long without enough data, `analysis.onNoData` applies.",
+    )
+    approval: Approval = Field(
+        default=Approval.AUTOMATIC,
+        description="Required: waits for the command `approve` before this step begins.",
     )
 
 
@@ -256,9 +282,26 @@ class Analysis(ApiModel):
     )
 
 
-class Approval(StrEnum):
-    AUTOMATIC = "Automatic"
-    REQUIRED = "Required"
+class Day(StrEnum):
+    MON = "Mon"
+    TUE = "Tue"
+    WED = "Wed"
+    THU = "Thu"
+    FRI = "Fri"
+    SAT = "Sat"
+    SUN = "Sun"
+
+
+class Window(ApiModel):
+    """A time of the week, in UTC."""
+
+    days: list[Day] = Field(
+        default_factory=list, max_length=7, description="Days on which it opens; every day where empty."
+    )
+    start: str = Field(
+        pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", description="When it opens, such as `22:30`, in UTC."
+    )
+    duration_minutes: int = Field(ge=1, le=10_080, description="How long it stays open; a week at most.")
 
 
 DEFAULT_STEPS = (
@@ -277,6 +320,12 @@ class Rollout(ApiModel):
                 "!has(self.steps) || self.steps.size() == 0 || self.steps[0].mode == 'shadow'",
                 "spec.rollout.steps: the first step must be a shadow step, so that nothing unseen answers a request",
             ),
+            (
+                "!has(self.steps) || self.steps.size() == 0 || !has(self.steps[0].approval) "
+                "|| self.steps[0].approval == 'Automatic'",
+                "spec.rollout.steps: the first step is a shadow step and answers no request; ask for approval in a "
+                "later step, or with spec.rollout.approval",
+            ),
         )
     )
 
@@ -284,6 +333,18 @@ class Rollout(ApiModel):
     approval: Approval = Field(
         default=Approval.AUTOMATIC,
         description="Required: waits for the command `approve` before the first canary step.",
+    )
+    windows: list[Window] = Field(
+        default_factory=list,
+        max_length=16,
+        description="When a rollout may start or go to its next step; always where empty. Rollbacks never wait.",
+    )
+    soak_seconds: int = Field(
+        default=0,
+        ge=0,
+        le=604_800,
+        description="After a module is promoted, the next one of this model waits this long, so that an alert has "
+        "one suspect.",
     )
     analysis: Analysis = Field(default_factory=Analysis)
     auto_rollback: bool = Field(default=True, description="Roll back without a human when an alert fires.")
@@ -404,6 +465,9 @@ class CommandStatus(ApiModel):
     command: str
     answer: str
     executed_at: str = ""
+    earlier_tokens: list[str] = Field(
+        default_factory=list, max_length=16, description="Tokens of the commands before this one, newest first."
+    )
 
 
 class FailureStatus(ApiModel):

@@ -39,6 +39,7 @@ from .observe.cache import Cache, ModelKey
 from .queue import WorkQueue
 from .reconciler import Reconciler
 from .settings import Settings, from_environment
+from .slots import RolloutSlots
 
 logger = logging.getLogger("ecompile_operator")
 
@@ -152,6 +153,7 @@ async def lead(
         now=utc_now,
         artifacts_uri=settings.artifacts_uri,
         worker_image=settings.worker_image,
+        slots=RolloutSlots(cache, limit=settings.max_rollouts, limit_per_namespace=settings.max_rollouts_per_namespace),
     )
     watchers = [
         Watcher(

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from ecompile_crds.names import LABEL_MODEL, audit_configmap
@@ -23,6 +24,7 @@ from .observe.cache import Cache, ModelKey
 from .observe.jobs import JOB_LABEL, lacks_results
 from .observe.observe import observe
 from .queue import WorkQueue
+from .slots import RolloutSlots
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class Reconciler:
         now: Callable[[], datetime],
         artifacts_uri: str,
         worker_image: str,
+        slots: RolloutSlots,
     ) -> None:
         self._client = client
         self._cache = cache
@@ -59,6 +62,7 @@ class Reconciler:
         self._now = now
         self._artifacts_uri = artifacts_uri
         self._worker_image = worker_image
+        self._slots = slots
         self._looked_closely: dict[ModelKey, set[str]] = {}
         """Finished Jobs (uid) whose Pods were read again for a missing result."""
 
@@ -105,11 +109,14 @@ class Reconciler:
         observed = self._observe(key)
         if observed is None or observed.deleting:
             self._hub.forget(key)
+            self._wake(self._slots.forget(key))
             self._looked_closely.pop(key, None)
             return None
         now = self._now()
         decision = self._decide(observed, now)
+        freed = self._slots.decided(observed, decision)
         await self._applier.apply(observed, decision, versions)
+        self._wake(freed)
         _count(observed, decision)
         wakes = [decision.wake_at] if decision.wake_at is not None else []
         if observed.spec is not None:
@@ -120,6 +127,10 @@ class Reconciler:
             if observed.service_owner != self._cache.other_owner(SERVICE.kind, key, name):
                 wakes.append(now)
         return min(wakes, default=None)
+
+    def _wake(self, keys: tuple[ModelKey, ...]) -> None:
+        for key in keys:
+            self._queue.add(key)
 
     async def _complete_results(self, key: ModelKey) -> None:
         """Read the Pods of a finished Job from the server where its results have not come through the watch yet."""
@@ -160,7 +171,8 @@ class Reconciler:
             await self._applier.report_fault(observed, "InternalError", sentence)
 
     def _observe(self, key: ModelKey) -> Observed | None:
-        return observe(self._cache, self._hub, key, artifacts_uri=self._artifacts_uri, worker_image=self._worker_image)
+        seen = observe(self._cache, self._hub, key, artifacts_uri=self._artifacts_uri, worker_image=self._worker_image)
+        return replace(seen, fleet=self._slots.fleet(key)) if seen is not None else None
 
     def _versions(self, key: ModelKey) -> dict[str, str]:
         model = self._cache.models.get(key)

@@ -34,6 +34,8 @@ class Settings(BaseModel):
     job_extra_volumes: tuple[dict[str, Any], ...] = Field(default=(), description="JSON list, added to Job Pods.")
     job_extra_mounts: tuple[dict[str, Any], ...] = Field(default=(), description="JSON list, added to Job containers.")
     job_extra_env: tuple[dict[str, Any], ...] = Field(default=(), description="JSON list, added to Job containers.")
+    max_rollouts: int = Field(default=0, ge=0, description="Models in a rollout step at a time; 0 means no limit.")
+    max_rollouts_per_namespace: int = Field(default=0, ge=0, description="The same, in one namespace.")
     leader_elect: bool = Field(default=True, description="Off only where exactly one operator can run.")
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
 

@@ -25,6 +25,9 @@ class Verb(StrEnum):
     RETRY = "retry"
 
 
+APPROVABLE = (Stage.PENDING, Stage.VALIDATING, Stage.VALIDATED, Stage.SHADOW, Stage.CANARY)
+REMEMBERED_TOKENS = 16
+"""A command repeated after this many others is taken for a new one."""
 TOKEN = re.compile(r"^[A-Za-z0-9]([-A-Za-z0-9_.:]{0,62}[A-Za-z0-9])?$")
 
 
@@ -80,10 +83,12 @@ def _answer(
     if not text:
         return last
     command = parse(text)
-    if last is not None and last.token == command.token:
+    if last is not None and last.command == command.text:
         return last
     if command.verb is None:
         answer, type_ = f"refused: {command.problem}", "Warning"
+    elif command.token in _used_tokens(last):
+        answer, type_ = f"refused: token {command.token} was used before; choose another", "Warning"
     else:
         draft.command_token = command.token
         answer, type_ = _execute(draft, command.verb, modules), "Normal"
@@ -92,15 +97,30 @@ def _answer(
     draft.events.append(
         ModelEvent(
             type="Warning" if type_ == "Warning" else "Normal",
-            reason="CommandRefused" if command.verb is None else "CommandExecuted",
+            reason="CommandRefused" if type_ == "Warning" else "CommandExecuted",
             message=f"{command.text}: {answer}",
             module=module,
         )
     )
-    return CommandStatus(token=command.token, command=command.text, answer=answer, executed_at=to_text(draft.now))
+    return CommandStatus(
+        token=command.token,
+        command=command.text,
+        answer=answer,
+        executed_at=to_text(draft.now),
+        earlier_tokens=_used_tokens(last),
+    )
+
+
+def _used_tokens(last: CommandStatus | None) -> list[str]:
+    """Tokens that must not be executed again, newest first."""
+    if last is None:
+        return []
+    return list(dict.fromkeys([last.token, *last.earlier_tokens]))[:REMEMBERED_TOKENS]
 
 
 def _execute(draft: Draft, verb: Verb, modules: list[ObservedModule]) -> str:
+    if verb is Verb.PROMOTE and draft.spec.suspend:
+        return "promote: nothing was done, because spec.suspend is true; set it to false first"
     done = [m.name for m in modules if _apply(draft, verb, m)]
     if done:
         return f"{verb.value}: {', '.join(done)}"
@@ -130,7 +150,7 @@ def _apply(draft: Draft, verb: Verb, module: ObservedModule) -> bool:
             _roll_back_by_human(draft, module, "Manual")
         case Verb.PROMOTE if stage in (Stage.VALIDATED, Stage.SHADOW, Stage.CANARY) and served:
             draft.modules[module.name] = promote(draft, module, "promoted by command")
-        case Verb.APPROVE if stage in (Stage.VALIDATED, Stage.SHADOW, Stage.PENDING, Stage.VALIDATING):
+        case Verb.APPROVE if stage in APPROVABLE:
             rollout = status.rollout.model_copy(update={"approved": True})
             draft.modules[module.name] = status.model_copy(update={"rollout": rollout})
         case Verb.RETRY if stage in (Stage.HELD, Stage.ROLLED_BACK):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from ecompile_crds.conditions import Condition, ConditionType, merge
 from ecompile_crds.errors import Code
 from ecompile_crds.hybridmodel import FailureStatus, HybridModelStatus, ModelPhase
+from ecompile_crds.jobs import JobKind
 
 from .clock import to_condition_time
 from .commands import answer_commands
@@ -25,6 +27,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
 
     Where the spec cannot be read or someone else owns the Service, what serves keeps serving as it is.
     """
+    observed = _in_order(observed)
     if observed.deleting:
         return Decision(status=observed.status)
     if observed.spec is None:
@@ -42,7 +45,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
     answer_alerts(draft)
     failure = advance_life(draft, _failure(draft))
     switch_serving(draft)
-    for module in sorted(observed.modules, key=lambda m: (m.spec.segment, m.name)):
+    for module in observed.modules:
         if draft.modules[module.name].rollout == module.status.rollout:
             draft.modules[module.name] = advance_module(draft, module)
     if spec.suspend:
@@ -74,7 +77,19 @@ def decide(observed: Observed, now: datetime) -> Decision:
         delete_jobs=_obsolete_jobs(draft),
         serving=serving,
         events=tuple(draft.events),
+        waits_for_slot=draft.waits_for_slot,
         wake_at=min(draft.wakes, default=None),
+    )
+
+
+def _in_order(observed: Observed) -> Observed:
+    """The same facts in one order, so that no decision depends on the order in which they were read."""
+    return replace(
+        observed,
+        modules=tuple(sorted(observed.modules, key=lambda m: (m.spec.segment, m.name))),
+        jobs=tuple(sorted(observed.jobs, key=lambda j: j.name)),
+        pods=tuple(sorted(observed.pods, key=lambda p: p.name)),
+        reports=tuple(sorted(observed.reports, key=lambda r: r.pod)),
     )
 
 
@@ -90,7 +105,29 @@ def _obsolete_jobs(draft: Draft) -> tuple[str, ...]:
         waits_for_image = REASON_CODES.get(job.reason) is Code.IMAGE_UNAVAILABLE
         return job.life not in lives or (waits_for_image and job.image != image)
 
-    return tuple(job.name for job in draft.observed.jobs if obsolete(job))
+    return tuple(job.name for job in draft.observed.jobs if obsolete(job)) + _history(draft)
+
+
+def _history(draft: Draft) -> tuple[str, ...]:
+    """Finished Jobs beyond those to keep of each kind. What they found is in a status that was written before: a Job
+    that this decision asked for is not among them, nor any while `suspend` keeps decisions from being made."""
+    if draft.spec.suspend:
+        return ()
+    finished = [
+        job
+        for job in draft.observed.jobs
+        if job.phase in (JobPhase.SUCCEEDED, JobPhase.FAILED) and job.name not in draft.consulted
+    ]
+    found: list[str] = []
+    for kind in JobKind:
+        mine = sorted((j for j in finished if j.kind is kind), key=_ended, reverse=True)
+        found += [job.name for job in mine[draft.spec.jobs.history :]]
+    return tuple(sorted(found))
+
+
+def _ended(job: ObservedJob) -> tuple[float, str]:
+    time = job.finished_at or job.created_at
+    return (time.timestamp() if time is not None else 0.0, job.name)
 
 
 def _failure(draft: Draft) -> FailureStatus | None:

@@ -76,5 +76,7 @@ class Decision:
     delete_jobs: tuple[str, ...] = ()
     serving: DesiredServing | None = None
     events: tuple[ModelEvent, ...] = ()
+    waits_for_slot: bool = False
+    """A module could start but for the limits on simultaneous rollouts."""
     wake_at: datetime | None = None
     """Decide again at this time even if nothing changes."""

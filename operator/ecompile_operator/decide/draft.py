@@ -29,7 +29,10 @@ class Draft:
     wakes: list[datetime] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What is waited for, most important first; the first becomes `status.message`."""
+    consulted: set[str] = field(default_factory=set)
+    """Names of Jobs that this decision asked for; the others are history."""
     stalled: str = ""
+    waits_for_slot: bool = False
     command_token: str = ""
     """Token of the command executed in this decision, for the audit log."""
     retry_jobs: bool = False

@@ -12,12 +12,18 @@ from enum import StrEnum
 
 from ecompile_crds.hybridmodel import Analysis, Step
 
+from .bounds import mean_upper_bound
 from .observed import AlertKind, Counters, ObservedPod, PodReport
 
 HEARTBEAT_EXPIRY_SECONDS = 5.0
 """Pods report every second; after five missed reports nothing is known of a pod."""
 MIN_LATENCY_SAMPLES = 50
 """Fewer timings than this say nothing about a 20 % difference on a shared machine."""
+
+
+DELTA_CAP_FACTOR = 10.0
+"""Relative errors count as at most this multiple of the limit in the bound on their mean: a bound needs a range. What
+lies above makes the bound larger, and trips the pods' own detectors."""
 
 
 class Verdict(StrEnum):
@@ -43,6 +49,8 @@ class Evidence:
 
     step: Step
     analysis: Analysis
+    confidence: float
+    """Of the bound on the mean error."""
     generation: int
     """Routing generation that brought the step into force."""
     pods: tuple[ObservedPod, ...]
@@ -146,18 +154,27 @@ def _delta(e: Evidence) -> Finding:
     """Relies on `_enough_comparisons`."""
     mean = e.total.delta_sum / e.total.comparisons
     limit = e.analysis.drift_limit
-    verdict = Verdict.PASS if mean <= limit else Verdict.FAIL
-    return Finding(
-        verdict=verdict,
-        reason=f"mean delta {mean:.2e}, limit {limit:.2e}",
-        kind=AlertKind.DRIFT,
-        value=mean,
-        limit=limit,
-    )
+    if mean > limit:
+        reason = f"mean delta {mean:.2e}, limit {limit:.2e}"
+        return Finding(verdict=Verdict.FAIL, reason=reason, kind=AlertKind.DRIFT, value=mean, limit=limit)
+    bound = delta_bound(e.total, limit=limit, confidence=e.confidence)
+    reason = f"mean delta {mean:.2e} after {e.total.comparisons} comparisons, at most {bound:.2e} with confidence "
+    reason += f"{e.confidence:g}, limit {limit:.2e}"
+    verdict = Verdict.PASS if bound <= limit else Verdict.UNKNOWN
+    return Finding(verdict=verdict, reason=reason, kind=AlertKind.DRIFT, value=bound, limit=limit)
+
+
+def delta_bound(total: Counters, *, limit: float, confidence: float) -> float:
+    """Upper bound of the mean error, valid whenever one looks."""
+    cap = DELTA_CAP_FACTOR * limit
+    return mean_upper_bound(total.delta_sum, total.comparisons, cap=cap, confidence=confidence)
 
 
 def _latency(e: Evidence) -> Finding:
-    """Passes where too few timings were taken: a slow module is caught by the pods' own detector as well."""
+    """Passes where there are timings enough in all, but in no single pod: its own detector catches a slow module."""
+    if e.total.latency_samples < MIN_LATENCY_SAMPLES:
+        reason = f"{e.total.latency_samples} of {MIN_LATENCY_SAMPLES} timings"
+        return Finding(verdict=Verdict.UNKNOWN, reason=reason)
     if e.total.neural_p50_seconds <= 0:
         return Finding(verdict=Verdict.PASS, reason="latency not measured yet")
     ratio = e.total.compiled_p50_seconds / e.total.neural_p50_seconds - 1.0
@@ -188,5 +205,4 @@ def judge(evidence: Evidence) -> Finding:
         finding = check(evidence)
         if finding.verdict is not Verdict.PASS:
             return finding
-    mean = evidence.total.delta_sum / max(1, evidence.total.comparisons)
-    return Finding(verdict=Verdict.PASS, reason=f"{evidence.total.comparisons} comparisons, mean delta {mean:.2e}")
+    return Finding(verdict=Verdict.PASS, reason=_delta(evidence).reason)

@@ -7,13 +7,15 @@ from datetime import timedelta
 
 from ecompile_crds.errors import RETRYABLE, Code
 from ecompile_crds.hybridmodel import FailureStatus
-from ecompile_crds.jobs import Failure, JobInput, JobKind
+from ecompile_crds.jobs import Failure, JobInput, JobKind, JobResult
 from ecompile_crds.names import short_hash
 
 from .clock import backoff, from_text, to_text
 from .decision import DesiredJob, ModelEvent
 from .draft import Draft
 from .observed import JobPhase, Observed, ObservedJob
+from .results import refusal
+from .waiting import sentence
 
 MISSING_DATA_BACKOFF_SECONDS = 5.0
 """First wait for a file that is not there yet; doubles up to five minutes, without end: it may be uploaded later."""
@@ -57,6 +59,12 @@ def failure_of(job: ObservedJob) -> Failure:
     return Failure(code=code, message=f"Job {job.name} failed ({reason}){detail}. {hint}", retryable=code in RETRYABLE)
 
 
+def state_of(job: ObservedJob) -> str:
+    """Such as `is running`, or why it does not start."""
+    hindrance = sentence(job.reason, job.message) if job.phase is JobPhase.PENDING else ""
+    return f"is {job.phase.value.lower()}{f': {hindrance}' if hindrance else ''}"
+
+
 def run_step(
     draft: Draft,
     failure: FailureStatus | None,
@@ -75,11 +83,16 @@ def run_step(
     attempts = mine.attempts if mine is not None else 0
     name = job_name(draft.observed.name, kind, *parts, str(attempts))
     job = find_job(draft.observed, name)
+    draft.consulted.add(name)
     if job is None:
         return None, _want(draft, mine, name=name, make_input=make_input, completions=completions, kind=kind)
     match job.phase:
         case JobPhase.SUCCEEDED:
             missing = [i for i in range(completions) if i not in job.results]
+            refused = refusal(make_input(name), job.results)
+            if refused:
+                why = Failure(code=Code.INTERNAL, message=f"Job {name} is refused: {refused}.", retryable=False)
+                return None, _record(draft, step, attempts, why)
             if not missing:
                 return job, None
             lost = Failure(
@@ -88,13 +101,26 @@ def run_step(
                 retryable=True,
             )
             return None, _record(draft, step, attempts, lost)
+        case JobPhase.FAILED if _useful(job, completions) and not refusal(make_input(name), _successes(job)):
+            return job, None
         case JobPhase.FAILED:
             return None, _record(draft, step, attempts, failure_of(job))
         case JobPhase.PENDING | JobPhase.RUNNING:
             draft.jobs.append(DesiredJob(name=name, input=make_input(name), completions=completions))
-            waiting = f": {job.reason}: {job.message}" if job.reason else ""
-            draft.notes.append(f"Job {name} is {job.phase.value.lower()}{waiting}".rstrip(": "))
+            draft.notes.append(f"Job {name} {state_of(job)}")
             return None, mine
+
+
+def _successes(job: ObservedJob) -> dict[int, JobResult]:
+    return {index: result for index, result in job.results.items() if result.failure is None}
+
+
+def _useful(job: ObservedJob, completions: int) -> bool:
+    """Some indices succeeded, and the others failed for reasons that another attempt does not change: what there is
+    is used, and those segments stay neural."""
+    failures = [result.failure for result in job.results.values() if result.failure is not None]
+    complete = set(job.results) >= set(range(completions))
+    return completions > 1 and complete and bool(_successes(job)) and all(not f.retryable for f in failures)
 
 
 def _want(

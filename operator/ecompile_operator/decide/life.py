@@ -7,7 +7,7 @@ import json
 from ecompile_crds.compiledmodule import BundleRef, CompiledModuleSpec, Stage
 from ecompile_crds.evidence import Evidence, EvidenceKind
 from ecompile_crds.hybridmodel import FailureStatus, HybridModelSpec, LifeStatus, SegmentStatus
-from ecompile_crds.jobs import DistillReport, JobInput, JobKind, ProfileReport
+from ecompile_crds.jobs import DistillReport, JobInput, JobKind, JobResult, ProfileReport
 from ecompile_crds.names import short_hash
 
 from .decision import ModelEvent, NewModule
@@ -98,7 +98,9 @@ def advance_life(draft: Draft, failure: FailureStatus | None) -> FailureStatus |
         )
         if job is None:
             return failure
-        reports = [result.distill for _, result in sorted(job.results.items()) if result.distill is not None]
+        reports = [
+            result.distill or _not_distilled(segments[index], result) for index, result in sorted(job.results.items())
+        ]
         draft.life = _distilled(draft.life, reports)
         paying = sum(1 for report in reports if report.pays)
         draft.events.append(
@@ -110,6 +112,13 @@ def advance_life(draft: Draft, failure: FailureStatus | None) -> FailureStatus |
         )
     _want_modules(draft)
     return None
+
+
+def _not_distilled(segment: int, result: JobResult) -> DistillReport:
+    """A segment whose distillation failed for good stays neural, with the reason."""
+    failure = result.failure
+    reason = f"[{int(failure.code)}] {failure.message}" if failure is not None else "no result"
+    return DistillReport(segment=segment, pays=False, reason=reason)
 
 
 def segments_to_distill(life: LifeStatus, limit: int) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 Pending -> Validating -> Validated -> Shadow -> Canary -> Promoted
 Shadow, Canary, Promoted -> RollingBack -> RolledBack -> Revalidating -> Validated ...
-Validating -> Rejected; RolledBack -> Held; any -> Retired when its source is no longer wanted.
+Validating -> Rejected; RolledBack -> Held; any -> Retired when its source is no longer wanted, and back when it is.
 """
 
 from __future__ import annotations
@@ -23,16 +23,20 @@ from ecompile_crds.compiledmodule import (
 from ecompile_crds.hybridmodel import Approval, OnNoData, StepMode
 from ecompile_crds.jobs import JobInput, JobKind, ValidateReport
 
-from .clock import backoff, from_text, seconds_since, to_text
+from .clock import backoff, from_text, seconds_since, to_condition_time, to_text
 from .decision import DesiredJob, ModelEvent
 from .draft import Draft
-from .gate import Evidence, Finding, Verdict, fresh_reports, judge, total, unacknowledged
-from .jobsteps import failure_of, find_job, job_name
+from .gate import Evidence, Finding, Verdict, delta_bound, fresh_reports, judge, total, unacknowledged
+from .jobsteps import failure_of, find_job, job_name, state_of
 from .life import job_input
-from .observed import JobPhase, ObservedModule, ObservedPod, PodAlert, PodReport
+from .observed import Counters, JobPhase, ObservedModule, ObservedPod, PodAlert, PodReport
+from .results import refusal
+from .windows import next_opening
 
 POLL_SECONDS = 1.0
 """How often a rollout step is judged; pods report once a second."""
+SLOT_RECHECK_SECONDS = 60.0
+"""A free slot wakes who waits for it; this is for the case that the news of it was lost."""
 FRESH_SECONDS = 30.0
 """For this long after a promotion its figures are looked at more often."""
 ROLLBACK_WARN_SECONDS = 60.0
@@ -175,6 +179,8 @@ def advance_module(draft: Draft, module: ObservedModule) -> CompiledModuleStatus
             return _finish_rollback(draft, module)
         case Stage.ROLLED_BACK:
             return _wait_to_revalidate(draft, module)
+        case Stage.RETIRED if module.spec.life in wanted:
+            return revalidate(draft, module, "its source is wanted again", failures=0)
         case Stage.HELD | Stage.REJECTED | Stage.RETIRED:
             return status
         case _:
@@ -186,7 +192,7 @@ def _retire_when_unused(draft: Draft, module: ObservedModule) -> CompiledModuleS
     status = draft.modules[module.name]
     if any(p.life == module.spec.life for p in draft.observed.pods):
         draft.wakes.append(draft.now + timedelta(seconds=5))
-        return status
+        return status.model_copy(update={"message": "its source is no longer wanted; pods that serve it still run"})
     draft.events.append(
         ModelEvent(type="Normal", reason="Retired", message="its source is no longer served", module=module.name)
     )
@@ -198,15 +204,19 @@ def _validate(draft: Draft, module: ObservedModule) -> CompiledModuleStatus:
     attempt = status.rollout.attempt
     name = job_name(draft.observed.name, JobKind.VALIDATE, module.name, str(attempt))
     job = find_job(draft.observed, name)
+    draft.consulted.add(name)
     if job is None or job.phase in (JobPhase.PENDING, JobPhase.RUNNING):
         draft.jobs.append(DesiredJob(name=name, input=_validate_input(draft, module, name), owner_module=module.name))
-        waiting = f" ({job.reason}: {job.message})" if job is not None and job.reason else ""
-        draft.notes.append(f"Job {name} validates {module.name}{waiting}")
+        state = state_of(job) if job is not None else "is being created"
+        draft.notes.append(f"Job {name}, which validates {module.name}, {state}")
         return status
     report = job.results[0].validation if 0 in job.results else None
     if job.phase is JobPhase.FAILED or report is None:
         failure = failure_of(job)
         return _validation_failed(draft, module, f"[{int(failure.code)}] {failure.message}", rejected=False)
+    refused = refusal(_validate_input(draft, module, name), {0: job.results[0]})
+    if refused:
+        return _validation_failed(draft, module, f"the result of Job {name} is refused: {refused}.", rejected=False)
     validation = _validation_status(report)
     draft.modules[module.name] = status.model_copy(update={"validation": validation})
     if not report.passed:
@@ -311,15 +321,58 @@ def _start_rollout(draft: Draft, module: ObservedModule) -> CompiledModuleStatus
     if busy:
         draft.notes.append(f"{module.name} waits for {busy[0]}")
         return status
+    waits = _soaking(draft, module) or _closed(draft) or _no_slot(draft)
+    if waits:
+        draft.notes.append(f"{module.name} {waits}")
+        return status.model_copy(update={"message": waits})
     draft.events.append(ModelEvent(type="Normal", reason="RolloutStarted", message="step 1", module=module.name))
-    return _enter_step(draft, module, 0)
+    return _enter_step(draft, module, 0, approved=status.rollout.approved)
 
 
-def _enter_step(draft: Draft, module: ObservedModule, index: int) -> CompiledModuleStatus:
+def _closed(draft: Draft) -> str:
+    """Why no window is open; empty where one is."""
+    windows = draft.spec.rollout.windows
+    opens = next_opening(windows, draft.now)
+    if opens <= draft.now:
+        return ""
+    draft.wakes.append(opens)
+    return f"waits for the window that opens at {to_condition_time(opens)}"
+
+
+def _soaking(draft: Draft, module: ObservedModule) -> str:
+    """Another module was promoted so recently that an alert could be about either; empty where none was."""
+    soak = draft.spec.rollout.soak_seconds
+    for other in draft.of_life(module.spec.life):
+        since = from_text(draft.modules[other.name].rollout.since)
+        if other.name == module.name or draft.stage(other) is not Stage.PROMOTED or since is None:
+            continue
+        until = since + timedelta(seconds=soak)
+        if draft.now < until:
+            draft.wakes.append(until)
+            return f"waits until {to_condition_time(until)}: {other.name} was promoted recently (soakSeconds)"
+    return ""
+
+
+def _no_slot(draft: Draft) -> str:
+    """Why no more rollouts may start; empty where one may."""
+    fleet = draft.observed.fleet
+    if fleet.limit and fleet.rollouts >= fleet.limit:
+        why = f"{fleet.rollouts} rollouts run in the cluster, the operator's limit is {fleet.limit}"
+    elif fleet.limit_per_namespace and fleet.rollouts_in_namespace >= fleet.limit_per_namespace:
+        why = f"{fleet.rollouts_in_namespace} run in the namespace, the limit is {fleet.limit_per_namespace}"
+    else:
+        return ""
+    draft.waits_for_slot = True
+    draft.wakes.append(draft.now + timedelta(seconds=SLOT_RECHECK_SECONDS))
+    return f"waits for other rollouts: {why}"
+
+
+def _enter_step(draft: Draft, module: ObservedModule, index: int, *, approved: bool) -> CompiledModuleStatus:
     step = draft.spec.rollout.steps[index]
     stage = Stage.SHADOW if step.mode is StepMode.SHADOW else Stage.CANARY
     draft.wakes.append(draft.now + timedelta(seconds=POLL_SECONDS))
-    status = enter(draft, module, stage, "waiting for traffic", step=index, generation=next_generation(draft))
+    generation = next_generation(draft)
+    status = enter(draft, module, stage, "waiting for traffic", step=index, generation=generation, approved=approved)
     return status.model_copy(update={"measurements": None})
 
 
@@ -329,7 +382,7 @@ def _judge_step(draft: Draft, module: ObservedModule) -> CompiledModuleStatus:
     steps = draft.spec.rollout.steps
     draft.wakes.append(draft.now + timedelta(seconds=POLL_SECONDS))
     if rollout.step >= len(steps):
-        return _enter_step(draft, module, len(steps) - 1)
+        return _enter_step(draft, module, len(steps) - 1, approved=rollout.approved)
     life = module.spec.life
     reports = reports_of(draft, life)
     counters = total(reports, module.spec.segment, rollout.generation)
@@ -338,6 +391,7 @@ def _judge_step(draft: Draft, module: ObservedModule) -> CompiledModuleStatus:
         Evidence(
             step=step,
             analysis=draft.spec.rollout.analysis,
+            confidence=draft.spec.equivalence.confidence,
             generation=rollout.generation,
             pods=ready_pods(draft, life),
             reports=reports,
@@ -351,8 +405,10 @@ def _judge_step(draft: Draft, module: ObservedModule) -> CompiledModuleStatus:
         requests=counters.requests,
         comparisons=counters.comparisons,
         fallbacks=counters.fallbacks,
+        guard_checked=counters.guard_checked,
         mean_delta=counters.delta_sum / counters.comparisons if counters.comparisons else None,
         max_delta=counters.delta_max if counters.comparisons else None,
+        delta_bound=_bound(draft, counters),
         fallback_rate=counters.fallbacks / counters.guard_checked if counters.guard_checked else None,
         speedup=speedup,
     )
@@ -379,20 +435,36 @@ def _judge_step(draft: Draft, module: ObservedModule) -> CompiledModuleStatus:
             assert_never(finding.verdict)
 
 
+def _bound(draft: Draft, counters: Counters) -> float | None:
+    if not counters.comparisons:
+        return None
+    limit = draft.spec.rollout.analysis.drift_limit
+    return delta_bound(counters, limit=limit, confidence=draft.spec.equivalence.confidence)
+
+
+def _needs_approval(draft: Draft, rollout: RolloutStatus, following: int) -> bool:
+    """Before the first step that answers requests where the rollout asks for it, and before each step that does."""
+    steps = draft.spec.rollout.steps
+    if following < len(steps) and steps[following].approval is Approval.REQUIRED:
+        return True
+    enters_service = following >= len(steps) or steps[following].mode is StepMode.CANARY
+    asked = draft.spec.rollout.approval is Approval.REQUIRED
+    return rollout.stage is Stage.SHADOW and enters_service and asked
+
+
 def _leave_step(draft: Draft, module: ObservedModule, finding: Finding) -> CompiledModuleStatus:
     status = draft.modules[module.name]
     steps = draft.spec.rollout.steps
     following = status.rollout.step + 1
-    entering_service = following >= len(steps) or steps[following].mode is StepMode.CANARY
-    if (
-        status.rollout.stage is Stage.SHADOW
-        and entering_service
-        and draft.spec.rollout.approval is Approval.REQUIRED
-        and not status.rollout.approved
-    ):
+    needed = _needs_approval(draft, status.rollout, following)
+    if needed and not status.rollout.approved:
         message = "waiting for approval: annotate with ecompile.dev/command='approve <token>'"
         draft.notes.insert(0, f"{module.name} is {message}")
         return status.model_copy(update={"message": message})
+    closed = _closed(draft)
+    if closed:
+        draft.notes.insert(0, f"{module.name} has passed its step and {closed}")
+        return status.model_copy(update={"message": f"step passed; {closed}"})
     if following < len(steps):
         label = step_label(draft, status.rollout.model_copy(update={"step": following, "stage": Stage.CANARY}))
         draft.events.append(
@@ -403,7 +475,7 @@ def _leave_step(draft: Draft, module: ObservedModule, finding: Finding) -> Compi
                 module=module.name,
             )
         )
-        return _enter_step(draft, module, following)
+        return _enter_step(draft, module, following, approved=status.rollout.approved and not needed)
     return promote(draft, module, finding.reason)
 
 

@@ -36,6 +36,11 @@ class ObservedJob:
     message: str = ""
     created_at: datetime | None = None
     image: str = ""
+    completions: int = 1
+    module: str = ""
+    """Validate: name of the CompiledModule."""
+    finished_at: datetime | None = None
+    """Where it SUCCEEDED or FAILED."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +141,16 @@ class AuditHead:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """Rollouts of other models that run now, and the operator's limits; a limit of 0 is none."""
+
+    rollouts: int = 0
+    rollouts_in_namespace: int = 0
+    limit: int = 0
+    limit_per_namespace: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Observed:
     """Everything a decision about one HybridModel may depend on, apart from the time."""
 
@@ -162,3 +177,4 @@ class Observed:
     artifacts_uri: str = "file:///artifacts"
     worker_image: str = ""
     """What a Job created now would run."""
+    fleet: Fleet = field(default_factory=Fleet)

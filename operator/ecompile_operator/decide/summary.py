@@ -66,7 +66,7 @@ def conditions(draft: Draft) -> tuple[Condition, ...]:
     stalled = bool(draft.stalled)
     reconciling = in_transit and not stalled and not draft.spec.suspend
     ready = available and switched and not in_transit and not stalled
-    note = draft.notes[0] if draft.notes else ""
+    note = draft.notes[0] if draft.notes else (_what_is_missing(draft) if in_transit or not available else "")
     waiting = "Suspended" if draft.spec.suspend else "Reconciling"
     return (
         _condition(
@@ -87,7 +87,7 @@ def conditions(draft: Draft) -> tuple[Condition, ...]:
             ConditionType.SERVING_AVAILABLE,
             _yes(available),
             "PodsReady" if available else "NoReadyPod",
-            f"{deployment.ready} of {deployment.replicas} pods ready" if deployment is not None else "not created yet",
+            pods_note(draft) if deployment is not None else "not created yet",
             generation,
         ),
         _condition(
@@ -119,6 +119,30 @@ def conditions(draft: Draft) -> tuple[Condition, ...]:
             generation,
         ),
     )
+
+
+def _what_is_missing(draft: Draft) -> str:
+    """Why the model is not ready, where no step has left a note."""
+    deployment = draft.observed.deployment
+    if deployment is None:
+        return "the serving pods are being created" if draft.serving is not None else "the model is being read"
+    if deployment.ready < deployment.replicas:
+        return pods_note(draft)
+    if draft.new_modules:
+        return f"CompiledModule {draft.new_modules[0].name} is being created"
+    moving = [m for m in draft.observed.modules if draft.stage(m) in IN_TRANSIT]
+    if moving:
+        return f"{moving[0].name} is {draft.stage(moving[0]).value}"
+    return f"serving moves to {draft.life.source_uri} next"
+
+
+def pods_note(draft: Draft) -> str:
+    """How many serving pods are ready, and why the others are not."""
+    deployment = draft.observed.deployment
+    assert deployment is not None
+    waiting = [p for p in draft.observed.pods if not p.ready and p.waiting_reason]
+    why = f": pod {waiting[0].name}: {waiting[0].waiting_reason}" if waiting else ""
+    return f"{deployment.ready} of {deployment.replicas} serving pods are ready{why}"
 
 
 def phase(draft: Draft) -> ModelPhase:
@@ -207,13 +231,15 @@ def summarise(draft: Draft, base: HybridModelStatus) -> HybridModelStatus:
     if serving is not None:
         serving = serving.model_copy(update={"segments": segments(draft, serving)})
     life = draft.life.model_copy(update={"segments": segments(draft, draft.life)})
-    message = draft.stalled or (draft.notes[0] if draft.notes else "")
+    current = conditions(draft)
+    ready = next(c for c in current if c.type == ConditionType.READY.value)
+    message = draft.stalled or ready.message
     return base.model_copy(
         update={
             "observed_generation": observed.generation,
             "phase": phase(draft),
             "message": message,
-            "conditions": list(merge(observed.status.conditions, conditions(draft), now=to_condition_time(draft.now))),
+            "conditions": list(merge(observed.status.conditions, current, now=to_condition_time(draft.now))),
             "progress": observed.progress if draft.jobs else "",
             "life": life,
             "serving": serving,

@@ -81,8 +81,31 @@ class KubeClient:
 
         Raises a KubeError.
         """
+        text = await self._send(method, path, query=query, body=body, content_type=content_type)
+        try:
+            return json.loads(text) if text else {}
+        except ValueError as error:
+            raise Unavailable(f"{method} {path}: {error}") from error
+
+    async def text(self, path: str, *, query: Mapping[str, str] | None = None) -> str:
+        """GET of something that is not JSON: a log, or what a pod answers through the API server.
+
+        Raises a KubeError.
+        """
+        return await self._send("GET", path, query=query, body=None, content_type="", accept="*/*")
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None,
+        body: object,
+        content_type: str,
+        accept: str = "application/json",
+    ) -> str:
         assert self._session is not None, "use the client as a context manager"
-        headers = {**self._headers(), "Accept": "application/json"}
+        headers = {**self._headers(), "Accept": accept}
         if body is not None:
             headers["Content-Type"] = content_type
         if method != "GET":
@@ -100,7 +123,7 @@ class KubeClient:
                 self.answers += 1
                 if response.status >= 400:
                     raise from_status(response.status, _message(text))
-                return json.loads(text) if text else {}
+                return text
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise Unavailable(f"{method} {path}: {error or type(error).__name__}") from error
 

@@ -7,13 +7,15 @@ from datetime import datetime
 from typing import Any
 
 from ecompile_crds.jobs import JobKind, JobResult
-from ecompile_crds.names import LABEL_JOB, LABEL_LIFE
+from ecompile_crds.names import LABEL_JOB, LABEL_LIFE, LABEL_MODULE
 from pydantic import ValidationError
 
 from ..decide.observed import JobPhase, ObservedJob
+from ..decide.waiting import NO_POD, SUSPENDED
 from ..kube.client import Manifest
 
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 JOB_LABEL = "batch.kubernetes.io/job-name"
 
 
@@ -35,6 +37,10 @@ def observe_job(job: Manifest, pods: list[Manifest]) -> ObservedJob | None:
         message = conditions["Failed"].get("message", "")
     elif any(p.get("status", {}).get("phase") == "Running" for p in mine):
         phase = JobPhase.RUNNING
+    elif job["spec"].get("suspend"):
+        reason, message = SUSPENDED, labels.get(QUEUE_LABEL, "")
+    elif not mine and status.get("startTime"):
+        reason = NO_POD
     else:
         reason, message = next(_waiting(mine), ("", ""))
     created = meta.get("creationTimestamp")
@@ -48,7 +54,22 @@ def observe_job(job: Manifest, pods: list[Manifest]) -> ObservedJob | None:
         message=message,
         created_at=datetime.fromisoformat(created) if created else None,
         image=_image(job),
+        completions=job["spec"].get("completions") or 1,
+        module=labels.get(LABEL_MODULE, ""),
+        finished_at=_finished_at(job),
     )
+
+
+def _finished_at(job: Manifest) -> datetime | None:
+    """`completionTime` is set on success only; a failed Job ends with its condition."""
+    status = job.get("status", {})
+    ended = [
+        c.get("lastTransitionTime")
+        for c in status.get("conditions", [])
+        if c.get("type") in ("Complete", "Failed") and c.get("status") == "True"
+    ]
+    text = status.get("completionTime") or next(iter(ended), None)
+    return datetime.fromisoformat(text) if text else None
 
 
 def _image(job: Manifest) -> str:

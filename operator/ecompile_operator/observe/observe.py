@@ -28,6 +28,7 @@ from ..decide.observed import (
     ObservedModule,
     ObservedPod,
 )
+from ..decide.waiting import sentence
 from ..kube.client import Manifest
 from .cache import Cache, ModelKey, controller_uid
 from .jobs import observe_job, waiting_reasons
@@ -151,7 +152,7 @@ def _pod(manifest: Manifest) -> ObservedPod | None:
         name=meta["name"],
         life=labels.get(LABEL_LIFE, ""),
         ready=ready,
-        waiting_reason=f"{reason}: {message}".rstrip(": "),
+        waiting_reason=sentence(reason, message),
     )
 
 

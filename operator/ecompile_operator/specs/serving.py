@@ -66,6 +66,7 @@ def build_deployment(desired: DesiredServing, owner: Owner, spec: HybridModelSpe
         "livenessProbe": probe("/v2/health/live", period=10, failures=6),
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
     }
+    priority = spec.serving.priority_class_name
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -80,6 +81,7 @@ def build_deployment(desired: DesiredServing, owner: Owner, spec: HybridModelSpe
                 "spec": {
                     "automountServiceAccountToken": False,
                     "enableServiceLinks": False,
+                    **({"priorityClassName": priority} if priority is not None else {}),
                     "terminationGracePeriodSeconds": GRACE_SECONDS,
                     "securityContext": pod_security(),
                     "containers": [container],

@@ -21,6 +21,7 @@ from ecompile_operator.observe.cache import Cache, ModelKey
 from ecompile_operator.queue import WorkQueue
 from ecompile_operator.reconciler import Reconciler
 from ecompile_operator.settings import Settings
+from ecompile_operator.slots import RolloutSlots
 
 from .children import NAMESPACE, ended, job, model, pod
 from .fake_api import FakeClient
@@ -90,6 +91,7 @@ class Stage:
             now=now,
             artifacts_uri="file:///artifacts",
             worker_image="worker:1",
+            slots=RolloutSlots(self.cache, limit=0, limit_per_namespace=0),
         )
 
     async def work(self, seconds: float) -> None:

@@ -1,214 +1,227 @@
-"""Exhaustive walk of the abstract states of one model with one segment.
-
-The world's moves (Jobs end, pods come and go, traffic is good, bad or absent, people command, time passes) are applied
-in every state until no new state appears. Timestamps and counts that only grow are left out of a state's key.
-"""
+"""What the walk of all abstract states proves."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
+from datetime import timedelta
 
-from ecompile_crds.compiledmodule import SERVING_STAGES, Stage
-from ecompile_crds.conditions import is_true
-from ecompile_crds.errors import Code
+import pytest
+from ecompile_crds.compiledmodule import FINAL_STAGES, SERVING_STAGES, Stage
+from ecompile_crds.conditions import ConditionType, is_true
 from ecompile_crds.hybridmodel import ModelPhase
-from ecompile_crds.routing import RouteMode
-from ecompile_operator.decide.clock import from_text
+from ecompile_crds.routing import RouteMode, RoutingTable
 from ecompile_operator.decide.decide import decide
-from ecompile_operator.decide.observed import AlertKind
+from ecompile_operator.decide.forecast import applied, forecast
+from ecompile_operator.decide.gate import HEARTBEAT_EXPIRY_SECONDS
+from ecompile_operator.decide.observed import AlertKind, PodReport
+from ecompile_operator.decide.transitions import TRANSITIONS, WAITS
 
-from .world import World, make_spec
+from .walk import MOVES, VARIANTS, can_reach, clone, stage_of, walk
+from .world import World
 
-Move = Callable[[World], None]
-
-
-def clone(world: World) -> World:
-    """A copy that shares the frozen values."""
-    twin = copy.copy(world)
-    twin.modules, twin.jobs, twin.inputs = dict(world.modules), dict(world.jobs), dict(world.inputs)
-    twin.reports, twin.audit, twin.events = dict(world.reports), list(world.audit), []
-    return twin
+pytestmark = pytest.mark.timeout(300)
+variants = pytest.mark.parametrize("variant", VARIANTS)
 
 
-def _command(verb: str) -> Move:
-    def move(world: World) -> None:
-        world.command = f"{verb} {verb}-{world.status.audit_sequence}-{world.now.timestamp():.0f}"
-        world.step()
-
-    return move
-
-
-def _suspend(flag: bool) -> Move:
-    def move(world: World) -> None:
-        if world.spec.suspend != flag:
-            world.change_spec(suspend=flag)
-        world.step()
-
-    return move
+def test_walks_see_every_listed_transition_and_no_other() -> None:
+    """The table that the documentation is made from is the machine as it is."""
+    listed = {(t.source, t.target) for t in TRANSITIONS}
+    seen = {pair: (variant, moves) for variant in VARIANTS for pair, moves in walk(variant).transitions.items()}
+    assert {pair: how for pair, how in seen.items() if pair not in listed} == {}
+    assert listed - set(seen) == set()
 
 
-def _traffic(**how: object) -> Move:
-    def move(world: World) -> None:
-        world.report(**how)  # type: ignore[arg-type]  # keyword arguments of World.report
-        world.step(seconds=0.5)
-
-    return move
-
-
-def _finish(**how: bool) -> Move:
-    def move(world: World) -> None:
-        world.finish_job(**how)
-        world.step(seconds=0.5)
-
-    return move
-
-
-def _fail(code: Code) -> Move:
-    def move(world: World) -> None:
-        world.fail_job(code)
-        world.step(seconds=0.5)
-
-    return move
-
-
-def _pods_ready(world: World) -> None:
-    if world.deployment is not None:
-        world.pods_ready()
-    world.step(seconds=0.5)
-
-
-def _pods_gone(world: World) -> None:
-    world.pods = ()
-    world.reports = {}
-    if world.deployment is not None:
-        world.deployment = replace(world.deployment, ready=0)
-    world.step(seconds=0.5)
-
-
-def _silence(world: World) -> None:
-    world.silence()
-    world.step(seconds=0.5)
-
-
-MOVES: dict[str, Move] = {
-    "time passes": lambda world: (world.step(seconds=5000), None)[1],
-    "next decision": lambda world: (world.step(seconds=0.1), None)[1],
-    "job succeeds": _finish(),
-    "job says no": _finish(passed=False, pays=False),
-    "job crashes": _fail(Code.CRASHED),
-    "source missing": _fail(Code.DATA_MISSING),
-    "pods ready": _pods_ready,
-    "pods gone": _pods_gone,
-    "no heartbeat": _silence,
-    "good traffic": _traffic(),
-    "no traffic": _traffic(comparisons=0),
-    "bad answers": _traffic(delta=1.0),
-    "alert": _traffic(alert=AlertKind.BREAKER),
-    "suspend": _suspend(True),
-    "resume": _suspend(False),
-    **{verb: _command(verb) for verb in ("promote", "abort", "rollback", "approve", "retry")},
-}
-
-Key = tuple[object, ...]
-
-
-def key(world: World) -> Key:
-    """What matters of a state."""
-    modules = []
-    for spec, status in world.modules.values():
-        rollout = status.rollout
-        due = from_text(rollout.not_before)
-        validation = status.validation
-        modules.append(
-            (
-                spec.life,
-                rollout.stage,
-                rollout.step if rollout.stage in SERVING_STAGES else 0,
-                min(rollout.failures, 2),
-                rollout.approved,
-                due is not None and due > world.now,
-                validation is not None and validation.passed,
-            )
-        )
-    life = world.status.life
-    fresh = any((world.now - r.received_at).total_seconds() <= 5 for r in world.reports.values())
-    acknowledged = all(r.generation >= world.status.routing.generation for r in world.reports.values())
-    alert = any(r.alerts for r in world.reports.values())
-    return (
-        tuple(modules),
-        life is not None and (life.profiled, life.distilled, any(s.pays for s in life.segments)),
-        world.status.serving is not None,
-        world.spec.suspend,
-        tuple(sorted({(j.kind.value, j.phase.value) for j in world.running()})),
-        world.status.failure is not None and world.status.failure.code,
-        bool(world.pods),
-        fresh and (acknowledged, alert),
-        world.deployment is not None and world.deployment.ready > 0,
-    )
-
-
-@dataclass(frozen=True)
-class Graph:
-    """Every state with a world that shows it, and where each move leads."""
-
-    worlds: dict[Key, World]
-    edges: dict[Key, dict[str, Key]]
-
-
-@cache
-def walk() -> Graph:
-    start = World(spec=make_spec())
-    start.step()
-    worlds = {key(start): start}
-    edges: dict[Key, dict[str, Key]] = {}
-    frontier = [key(start)]
-    while frontier:
-        here = frontier.pop()
-        edges[here] = {}
-        for name, move in MOVES.items():
-            world = clone(worlds[here])
-            move(world)
-            there = key(world)
-            edges[here][name] = there
-            if there not in worlds:
-                worlds[there] = world
-                frontier.append(there)
-        assert len(worlds) < 20_000, "the abstract state space is not finite"
-    return Graph(worlds=worlds, edges=edges)
-
-
-def stage_of(world: World) -> Stage | None:
-    return next((t.rollout.stage for _, t in world.modules.values()), None)
-
-
-def can_reach(graph: Graph, goals: set[Key], moves: set[str]) -> set[Key]:
-    """States from which some sequence of `moves` leads to a goal."""
-    back: dict[Key, set[Key]] = {}
-    for here, out in graph.edges.items():
-        for name, there in out.items():
-            if name in moves:
-                back.setdefault(there, set()).add(here)
-    reached, frontier = set(goals), list(goals)
-    while frontier:
-        for before in back.get(frontier.pop(), ()):
-            if before not in reached:
-                reached.add(before)
-                frontier.append(before)
-    return reached
-
-
-def test_walk_sees_every_stage() -> None:
-    seen = {stage_of(w) for w in walk().worlds.values()}
-    assert seen >= set(Stage) - {Stage.RETIRED}
-
-
-def test_same_input_gives_same_decision() -> None:
-    for world in walk().worlds.values():
+@variants
+def test_same_input_gives_same_decision_in_whatever_order_it_was_read(variant: str) -> None:
+    for world in walk(variant).worlds.values():
         observed = world.observed()
-        assert decide(observed, world.now) == decide(observed, world.now)
+        turned = replace(
+            observed,
+            modules=observed.modules[::-1],
+            jobs=observed.jobs[::-1],
+            pods=observed.pods[::-1],
+            reports=observed.reports[::-1],
+        )
+        first, again, other = (decide(o, world.now) for o in (observed, observed, turned))
+        assert first == again
+        assert first.status == other.status and first.routing == other.routing
+        assert {u.name: u for u in first.module_updates} == {u.name: u for u in other.module_updates}
+
+
+@variants
+def test_a_decision_that_has_been_applied_settles(variant: str) -> None:
+    """Deciding again at the same moment soon changes nothing: no event twice, no write without a change."""
+    for world in walk(variant).worlds.values():
+        observed = world.observed()
+        for _ in range(8):
+            decision = decide(observed, world.now)
+            after = applied(observed, decision, world.now)
+            if after == observed:
+                break
+            observed = after
+        settled = decide(observed, world.now)
+        assert settled.status == observed.status and not settled.module_updates
+        assert not settled.events and not settled.audit, settled.events
+
+
+@variants
+def test_no_wait_without_an_end(variant: str) -> None:
+    """Each stage that waits has a deadline, or a sentence and a command that ends it."""
+    seen = set()
+    for world in walk(variant).worlds.values():
+        stages = tuple(sorted(status.rollout.stage for _, status in world.modules.values()))
+        jobs = tuple(sorted(job.kind for job in world.running()))
+        situation = (stages, jobs, world.spec.suspend, bool(world.pods), bool(world.reports), world.status.phase)
+        if situation in seen or not any(stage in WAITS for stage in stages):
+            continue
+        seen.add(situation)
+        found = forecast(world.observed(), world.now)
+        ways = {o.cause for o in found.outlooks} | {c.verb.value for c in found.commands if c.changes}
+        assert ways, (stages, world.status.message)
+        for module in found.present.modules:
+            assert module.status.message, module.status.rollout.stage
+    assert seen
+
+
+def test_waits_and_final_stages_cover_all_stages() -> None:
+    at_once = {Stage.PENDING}
+    assert set(WAITS) | FINAL_STAGES | at_once | {Stage.PROMOTED} == set(Stage)
+
+
+@variants
+def test_what_is_unknown_never_advances(variant: str) -> None:
+    """Without fresh reports, with old ones, with reports of some pods only or of another generation, no module gets
+    a larger share than it has."""
+    for world in walk(variant).worlds.values():
+        before = _shares(world.table())
+        for reports in _unknown(world):
+            twin = clone(world)
+            twin.command = None
+            twin.reports = {r.pod: r for r in reports}
+            twin.step(seconds=0.01)
+            after = _shares(twin.table())
+            advanced = {m: (before.get(m), share) for m, share in after.items() if share > before.get(m, 0.0)}
+            shadows = {m for m, (_, share) in advanced.items() if share <= SHADOW_SHARE}
+            assert set(advanced) == shadows, (advanced, world.status.message)
+
+
+SHADOW_SHARE = 0.001
+"""Shadowing answers no request; counted as a little, so that leaving it counts as an advance."""
+
+
+def _shares(table: RoutingTable | None) -> dict[str, float]:
+    share = {RouteMode.NEURAL: 0.0, RouteMode.SHADOW: SHADOW_SHARE, RouteMode.COMPILED: 1.0}
+    routes = table.segments if table is not None else ()
+    return {str(r.module): share.get(r.mode, r.weight) for r in routes if r.module is not None}
+
+
+def _unknown(world: World) -> list[list[PodReport]]:
+    known = list(world.reports.values())
+    expired = world.now - timedelta(seconds=HEARTBEAT_EXPIRY_SECONDS + 1)
+    behind = world.status.routing.generation - 1
+    return [
+        [],
+        [replace(r, received_at=expired) for r in known],
+        known[:-1],
+        [replace(r, generation=behind) for r in known],
+        [replace(r, life="another") for r in known],
+    ]
+
+
+@variants
+def test_abort_beats_suspend_beats_good_traffic(variant: str) -> None:
+    for world in walk(variant).worlds.values():
+        rolling = [n for n, (_, s) in world.modules.items() if s.rollout.stage in (Stage.SHADOW, Stage.CANARY)]
+        if not rolling:
+            continue
+        twin = clone(world)
+        twin.spec = twin.spec.model_copy(update={"suspend": True})
+        twin.generation += 1
+        twin.report()
+        stages = {n: s.rollout.stage for n, (_, s) in twin.modules.items()}
+        quiet = clone(twin)
+        quiet.command = None
+        quiet.step(seconds=0.01)
+        assert {n: quiet.modules[n][1].rollout.stage for n in rolling} == {n: stages[n] for n in rolling}
+        twin.command = "abort abort-now"
+        twin.step(seconds=0.01)
+        served = world.status.serving.key if world.status.serving is not None else ""
+        wanted = {served, twin.status.life.key if twin.status.life is not None else ""}
+        for name in rolling:
+            if twin.modules[name][0].life in wanted:
+                assert twin.modules[name][1].rollout.stage in (Stage.ROLLING_BACK, Stage.HELD)
+
+
+@variants
+def test_promote_does_not_override_suspend(variant: str) -> None:
+    for world in walk(variant).worlds.values():
+        twin = clone(world)
+        twin.spec = twin.spec.model_copy(update={"suspend": True})
+        twin.command = "promote promote-now"
+        twin.step(seconds=0.01)
+        after, before = _shares(twin.table()), _shares(world.table())
+        assert all(share <= before.get(module, 0.0) for module, share in after.items())
+
+
+@variants
+def test_from_every_state_a_rollback_reaches_all_pods_neural(variant: str) -> None:
+    """At once in the table; complete when the last live pod has acknowledged, or is gone. Suspended or not."""
+    for world in walk(variant).worlds.values():
+        served = world.status.serving.key if world.status.serving is not None else ""
+        serving = [
+            n for n, (spec, s) in world.modules.items() if s.rollout.stage in SERVING_STAGES and spec.life == served
+        ]
+        if not serving:
+            continue
+        twin = clone(world)
+        twin.spec = twin.spec.model_copy(update={"suspend": True})
+        twin.command = "rollback rollback-now"
+        twin.step(seconds=0.01)
+        table = twin.table()
+        assert table is not None and all(r.mode is RouteMode.NEURAL for r in table.segments)
+        gone = clone(twin)
+        gone.pods, gone.reports = (), {}
+        gone.step(seconds=0.01)
+        twin.report(comparisons=0)
+        twin.step(seconds=0.01)
+        for ended in (twin, gone):
+            assert all(ended.modules[n][1].rollout.stage in (Stage.HELD, Stage.ROLLED_BACK) for n in serving)
+        ready = [p for p in twin.pods if p.ready and p.life == served]
+        assert twin.status.routing.acknowledged_pods == twin.status.routing.live_pods == len(ready)
+
+
+def test_a_rollback_is_not_complete_while_a_live_pod_is_silent() -> None:
+    graph = walk()
+    for world in graph.worlds.values():
+        if stage_of(world) is not Stage.ROLLING_BACK or not any(p.ready for p in world.pods):
+            continue
+        twin = clone(world)
+        twin.silence()
+        twin.step(seconds=90)
+        assert stage_of(twin) is Stage.ROLLING_BACK
+        assert "delete that pod" in twin.module().message
+
+
+@variants
+def test_conditions_are_complete_and_consistent(variant: str) -> None:
+    for world in walk(variant).worlds.values():
+        found = {c.type: c for c in world.status.conditions}
+        assert list(found) == sorted(t.value for t in ConditionType) and len(world.status.conditions) == len(found)
+        ready, reconciling, stalled = (found[t].status == "True" for t in ("Ready", "Reconciling", "Stalled"))
+        assert ready + reconciling + stalled <= 1
+        assert ready or reconciling or stalled or world.spec.suspend or not world.status.ready_replicas
+        assert ready is False or found["ServingAvailable"].status == "True"
+        assert all(c.observed_generation == world.generation for c in found.values())
+        assert world.status.observed_generation == world.generation
+        assert (found["Stalled"].message != "") is stalled
+        assert found["Ready"].message or ready or found["Ready"].reason not in ("Reconciling", "Suspended", "Stalled")
+        twin = clone(world)
+        twin.command = None
+        twin.step(seconds=1.5)
+        for condition in twin.status.conditions:
+            before = found[condition.type]
+            moved = condition.last_transition_time != before.last_transition_time
+            assert moved == (condition.status != before.status), condition.type
 
 
 def test_no_dead_end_while_nobody_intervenes() -> None:

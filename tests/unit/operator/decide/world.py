@@ -134,6 +134,9 @@ class World:
                     life=job.input.life,
                     phase=JobPhase.RUNNING,
                     image=self.worker_image,
+                    completions=job.completions,
+                    module=job.owner_module or "",
+                    created_at=self.now,
                 ),
             )
         if decision.serving is not None:

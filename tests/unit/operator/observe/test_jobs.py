@@ -90,3 +90,25 @@ def test_a_finished_job_lacks_results_until_every_index_is_known() -> None:
     assert lacks_results(finished, [pod("a", index=0, result=GOOD)])
     assert not lacks_results(finished, [pod("a", index=0, result=GOOD), pod("b", index=1, result=GOOD)])
     assert not lacks_results(job(), [])
+
+
+def test_a_job_that_kueue_has_not_admitted_is_suspended() -> None:
+    made = job()
+    made["spec"]["suspend"] = True
+    made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "team"
+    found = observe_job(made, [])
+    assert found is not None and (found.reason, found.message) == ("Suspended", "team")
+
+
+def test_a_started_job_without_a_pod_says_so() -> None:
+    found = observe_job(job(status={"startTime": "2026-01-01T00:00:00Z"}), [])
+    assert found is not None and found.reason == "NoPod"
+
+
+def test_the_end_of_a_job_is_its_completion_or_its_failure() -> None:
+    done = observe_job(job(status={**ended("Complete"), "completionTime": "2026-01-01T00:05:00Z"}), [])
+    failed = ended("Failed")
+    failed["conditions"][0]["lastTransitionTime"] = "2026-01-01T00:06:00Z"
+    broken = observe_job(job(status=failed), [])
+    assert done is not None and done.finished_at is not None and done.finished_at.minute == 5
+    assert broken is not None and broken.finished_at is not None and broken.finished_at.minute == 6

@@ -93,7 +93,7 @@ def test_serving_pods_are_live_ones_with_their_readiness() -> None:
 def test_a_serving_pod_that_cannot_start_says_why() -> None:
     waiting = [{"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}]
     pods = look(Pod=serving_pod(phase="Pending", containerStatuses=waiting)).pods
-    assert pods[0].waiting_reason == "ImagePullBackOff: no such image"
+    assert pods[0].waiting_reason.startswith("the image cannot be pulled") and "no such image" in pods[0].waiting_reason
 
 
 def test_updated_pods_count_only_when_the_deployment_controller_has_seen_the_template() -> None:

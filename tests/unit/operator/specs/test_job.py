@@ -150,3 +150,33 @@ def test_extra_volumes_mounts_and_variables_of_the_chart_are_added() -> None:
 
 def test_equal_inputs_give_equal_manifests() -> None:
     assert repr(make_job(JobKind.DISTILL)) == repr(make_job(JobKind.DISTILL))
+
+
+def test_a_queued_job_starts_suspended_for_kueue_to_admit() -> None:
+    queued = make_job(jobs=Jobs(queue_name="team"))
+    assert queued["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
+    assert queued["spec"]["suspend"] is True
+    assert "suspend" not in make_job()["spec"]
+
+
+def test_each_segment_is_retried_on_its_own() -> None:
+    spec = make_job(JobKind.DISTILL, completions=3, jobs=Jobs(retries=4))["spec"]
+    assert spec["backoffLimitPerIndex"] == 4 and "backoffLimit" not in spec
+    assert spec["podFailurePolicy"]["rules"][0]["action"] == "FailIndex"
+    spec = make_job(jobs=Jobs(retries=4))["spec"]
+    assert spec["backoffLimit"] == 4 and "backoffLimitPerIndex" not in spec
+    assert spec["podFailurePolicy"]["rules"][0]["action"] == "FailJob"
+
+
+def test_priority_and_time_to_live_are_the_user_s() -> None:
+    jobs = Jobs(template=JobTemplate(priority_class_name="batch"), ttl_seconds_after_finished=600)
+    spec = make_job(jobs=jobs)["spec"]
+    assert spec["template"]["spec"]["priorityClassName"] == "batch"
+    assert spec["ttlSecondsAfterFinished"] == 600
+    assert "priorityClassName" not in make_job()["spec"]["template"]["spec"]
+
+
+def test_a_validate_job_names_its_module() -> None:
+    told = JobInput.model_validate_json(variables(make_job(JobKind.VALIDATE))["ECO_JOB_INPUT"])
+    made = build_job(DesiredJob(name="v", input=told, owner_module="net-s0-1"), OWNER, Jobs(), SETTINGS)
+    assert made["metadata"]["labels"]["ecompile.dev/module"] == "net-s0-1"

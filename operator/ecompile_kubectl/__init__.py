@@ -1,0 +1,1 @@
+"""`kubectl ecompile`: see and steer HybridModels from the command line."""

@@ -1,0 +1,5 @@
+"""`python -m ecompile_kubectl`."""
+
+from .main import main
+
+raise SystemExit(main())
