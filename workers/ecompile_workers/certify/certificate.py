@@ -1,4 +1,4 @@
-"""The certificate of a guard tree as JSON, part of the bundle. `checker.py` says what it claims and reads it on its own.
+"""The certificate of a guard tree as JSON, part of the bundle. `checker.py` says what it claims, and reads it itself.
 
 Boxes and thresholds are float32 numbers, written so that they read back exactly; weights are little-endian float32 in
 base64. Equal input gives equal bytes.

@@ -1,7 +1,7 @@
 """The checker: re-derives every claim of a certificate from the graph and the certificate alone.
 
-It shares nothing with the code that makes certificates but the IR, and reads top to bottom: what is trusted is this file,
-numpy's float64 arithmetic and the code printer. The claims, in the order they are checked:
+It shares nothing with the code that makes certificates but the IR. What is trusted is this file, numpy's float64
+arithmetic and the code printer. The claims, in the order they are checked:
 
 1. The certificate is about this graph (digest), and is well formed.
 2. The guard tree sends an input to region r only if the input lies in r's box.
@@ -9,9 +9,8 @@ numpy's float64 arithmetic and the code printer. The claims, in the order they a
 4. The region's float32 steps, evaluated in float32 in any order, differ from the graph evaluated in real numbers by at
    most `realBound`, and from the graph evaluated in float32 in any order by at most `bound`, for each output.
 
-All arithmetic is on balls (midpoint, radius) whose radius includes the rounding of float64 (Rump, BIT 39, 1999; Higham,
-Accuracy and Stability of Numerical Algorithms, 2nd edition, chapter 3). Bounds of units are linear (CROWN, Zhang et al.
-2018) or intervals, whichever is tighter.
+Arithmetic is on balls (middle, radius) that include the rounding of float64 (Rump, BIT 39, 1999; Higham, Accuracy and
+Stability of Numerical Algorithms, 2nd edition, chapter 3). Bounds are linear (CROWN, Zhang et al. 2018) or intervals.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,9 +53,7 @@ def require(holds: bool, claim: str) -> None:
         raise FalseClaim(claim)
 
 
-# ---- Arithmetic with known error ------------------------------------------------------------------------------------
-
-
+# ---- Arithmetic with known error.
 def slack(count: int) -> float:
     """At least twice the relative error of `count` float64 roundings."""
     return 4.0 * (count + 3) * ROUNDOFF
@@ -105,13 +102,11 @@ class Ball:
         spread = sum_up(np.abs(self.middle) * other.radius, self.radius * other.size, np.abs(middle) * slack(1))
         return Ball(middle, spread)
 
-    def columns(self, chosen: NDArray[np.bool_]) -> Ball:
-        return Ball(self.middle[..., chosen], self.radius[..., chosen])
+    def __getitem__(self, key: Any) -> Ball:
+        return Ball(self.middle[key], self.radius[key])
 
 
-# ---- The graph as layers --------------------------------------------------------------------------------------------
-
-
+# ---- The graph as layers.
 @dataclass(frozen=True)
 class Affine:
     """z = a W + b; in float32 some order of at most `roundings` per term, on magnitudes a |W| + |b|."""
@@ -123,23 +118,14 @@ class Affine:
     roundings: int
 
     def then(self, weight: Ball, bias: Ball, bias_size: Vector, roundings: int) -> Affine:
-        """Followed by another one; `weight` is a vector where that is elementwise."""
-        if weight.middle.ndim == 1:
-            new_weight, moved = self.weight * weight, self.bias * weight
-            sizes = self.weight_size * weight.size, self.bias_size * weight.size
-        else:
-            new_weight = self.weight @ weight
-            row = Ball(self.bias.middle[None], self.bias.radius[None]) @ weight
-            moved = Ball(row.middle[0], row.radius[0])
-            sizes = product_up(self.weight_size, weight.size), product_up(self.bias_size, weight.size)
-        up = 1 + slack(4)
-        return Affine(
-            new_weight, moved + bias, sizes[0] * up, sum_up(sizes[1], bias_size) * up, self.roundings + roundings
-        )
+        """Followed by another one."""
+        sizes = product_up(self.weight_size, weight.size), product_up(self.bias_size, weight.size)
+        moved = (self.bias[None] @ weight)[0] + bias
+        return Affine(self.weight @ weight, moved, sizes[0], sum_up(sizes[1], bias_size), self.roundings + roundings)
 
 
-def read_layers(graph: Graph) -> tuple[list[Affine], bool]:
-    """(layers with a ReLU between each two, whether one follows the last).
+def read_layers(graph: Graph) -> list[Affine]:
+    """Layers with a ReLU between each two. One may follow the last: it only brings differences closer to zero.
 
     Raises FalseClaim where the graph is no such chain.
     """
@@ -152,23 +138,21 @@ def read_layers(graph: Graph) -> tuple[list[Affine], bool]:
         if node.op is Op.RESHAPE:
             continue
         if node.op is Op.RELU:
-            require(current is not None, f"{name} is a ReLU of the inputs or of a ReLU")
-            assert current is not None
-            layers.append(current)
-            current = None
+            if current is None:
+                raise FalseClaim(f"{name} is a ReLU of the inputs or of a ReLU")
+            layers, current = [*layers, current], None
             continue
         weight, bias, bias_size, roundings = _operator(node)
+        if weight.middle.ndim == 1:
+            weight = Ball(np.diag(weight.middle), np.diag(weight.radius))
         if current is None:
-            eye, zero = np.eye(weight.middle.shape[0]), np.zeros(weight.middle.shape[0])
-            require(
-                eye.shape[0] == (layers[-1].bias.middle.size if layers else graph.input.size),
-                f"{name} reads another size",
-            )
-            current = Affine(Ball.exactly(eye), Ball.exactly(zero), eye, zero, 0)
+            eye = np.eye(layers[-1].bias.middle.size if layers else graph.input.size)
+            current = Affine(Ball.exactly(eye), Ball.exactly(eye[0] * 0), eye, eye[0] * 0, 0)
         require(current.bias.middle.size == weight.middle.shape[0], f"{name} reads another size")
         current = current.then(weight, bias, bias_size, roundings)
-    require(name == graph.output.name, "the graph's output is not its last operator")
-    return ([*layers, current], False) if current is not None else (layers, True)
+    layers += [current] if current is not None else []
+    require(bool(layers) and name == graph.output.name, "the graph ends in its output")
+    return layers
 
 
 def _operator(node: Node) -> tuple[Ball, Ball, Vector, int]:
@@ -187,22 +171,16 @@ def _operator(node: Node) -> tuple[Ball, Ball, Vector, int]:
         require(bool(np.isfinite(scale).all()), f"{name} has a variance that is not positive")
         shift = c["beta"] - c["mean"] * scale
         size = np.abs(c["beta"]) + np.abs(c["mean"] * scale)
-        return (
-            Ball(scale, np.abs(scale) * slack(4) + PAD),
-            Ball(shift, size * slack(8) + PAD),
-            size * (1 + slack(4)),
-            12,
-        )
+        balls = Ball(scale, np.abs(scale) * slack(4) + PAD), Ball(shift, size * slack(8) + PAD)
+        return *balls, size * (1 + slack(4)), 12
     require(len(constants) == 1, f"{name} is not affine")
     ((side, constant),) = constants.items()
     value = np.broadcast_to(constant.astype(np.float64), shape).ravel()
     one, zero = np.ones_like(value), np.zeros_like(value)
     match node.op:
-        case Op.ADD:
-            return Ball.exactly(one), Ball.exactly(value), np.abs(value), 2
-        case Op.SUB:
-            sign = -1.0 if side == "a" else 1.0
-            return Ball.exactly(one * sign), Ball.exactly(value * -sign), np.abs(value), 2
+        case Op.ADD | Op.SUB:
+            flip = {side: -1.0} if node.op is Op.SUB else {}
+            return Ball.exactly(one * flip.get("a", 1.0)), Ball.exactly(value * flip.get("b", 1.0)), np.abs(value), 2
         case Op.MUL:
             return Ball.exactly(value), Ball.exactly(zero), zero, 2
         case Op.DIV if side == "b" and bool((value != 0).all()):
@@ -211,9 +189,7 @@ def _operator(node: Node) -> tuple[Ball, Ball, Vector, int]:
     raise FalseClaim(f"{name} is neither affine nor a ReLU")
 
 
-# ---- Bounds of units over a box -------------------------------------------------------------------------------------
-
-
+# ---- Bounds of units over a box.
 @dataclass(frozen=True)
 class Range:
     """lower <= z <= upper."""
@@ -224,9 +200,6 @@ class Range:
     @property
     def largest(self) -> Vector:
         return np.maximum(np.abs(self.lower), np.abs(self.upper))
-
-    def relu(self) -> Range:
-        return Range(np.maximum(self.lower, 0), np.maximum(self.upper, 0))
 
 
 def highest(lines: Vector, over: Range) -> Vector:
@@ -250,7 +223,7 @@ def unit_ranges(layers: Sequence[Affine], box: Range) -> list[Range]:
             lines, constant = _below_affine(lines, constant, layers[below], reads[below])
         best = np.minimum(best, sum_up(highest(lines, box), constant))
         found.append(Range(-best[count:], best[:count]))
-        reads.append(found[-1].relu())
+        reads.append(Range(np.maximum(-best[count:], 0), np.maximum(best[:count], 0)))
     return found
 
 
@@ -278,9 +251,7 @@ def _below_affine(lines: Vector, constant: Vector, layer: Affine, reads: Range) 
     )
 
 
-# ---- Rounding of float32 --------------------------------------------------------------------------------------------
-
-
+# ---- Rounding of float32.
 @dataclass(frozen=True)
 class Stage:
     """One evaluated layer: it reads values[start:], and `used` numbers stand for the exact ones."""
@@ -322,11 +293,10 @@ def rounding_error(stages: Sequence[Stage], inputs: Vector) -> Vector:
         stage = stages[index]
         start = stop - stage.bias.middle.size
         if index < len(stages) - 1:
-            back = _switched(Ball(adjoint.middle[start:stop], adjoint.radius[start:stop]), stage.z, crude[index])
+            back = _switched(adjoint[start:stop], stage.z, crude[index])
         total = sum_up(total, product_up(made[index], back.size))
-        more = stage.weight @ back
         here = slice(stage.start, stage.start + stage.weight.middle.shape[0])
-        added = Ball(adjoint.middle[here], adjoint.radius[here]) + more
+        added = adjoint[here] + stage.weight @ back
         adjoint.middle[here], adjoint.radius[here] = added.middle, added.radius
         stop = start
     return total
@@ -337,14 +307,11 @@ def _switched(back: Ball, z: Range, error: Vector) -> Ball:
     on, off = (z.lower >= error)[:, None], (z.upper <= -error)[:, None]
     low, high = np.minimum(back.middle - back.radius, 0), np.maximum(back.middle + back.radius, 0)
     middle, wide = (low + high) / 2, sum_up((high - low) / 2, (np.abs(low) + np.abs(high)) * slack(4))
-    return Ball(
-        np.where(on, back.middle, np.where(off, 0.0, middle)), np.where(on, back.radius, np.where(off, 0.0, wide))
-    )
+    middle, wide = np.where(on, back.middle, middle), np.where(on, back.radius, wide)
+    return Ball(np.where(off, 0.0, middle), np.where(off, 0.0, wide))
 
 
-# ---- Claims ---------------------------------------------------------------------------------------------------------
-
-
+# ---- Claims.
 @dataclass(frozen=True)
 class Region:
     """What the certificate says of one region."""
@@ -364,15 +331,19 @@ def check(graph: Graph, certificate: bytes) -> int:
     Raises FalseClaim naming the first claim that does not hold.
     """
     try:
-        document = json.loads(certificate, parse_constant=_refuse)
+        document = json.loads(certificate)
     except (ValueError, RecursionError) as error:
         raise FalseClaim(f"it cannot be read: {error}") from error
     fields(document, "certificate", "schemaVersion", "graph", "box", "tree", "regions")
     require(document["schemaVersion"] == SCHEMA_VERSION, f"schemaVersion is not {SCHEMA_VERSION}")
     digest = hashlib.sha256(b"\0".join(serialize.dump(graph))).hexdigest()
     require(document["graph"] == f"sha256:{digest}", "graph is not the digest of this network")
-    layers, last_relu = read_layers(graph)
-    del last_relu  # A ReLU of the outputs only brings differences closer to zero.
+    with np.errstate(all="ignore"):  # What is not finite fails the comparisons below.
+        return _check_regions(graph, document)
+
+
+def _check_regions(graph: Graph, document: dict[str, Any]) -> int:
+    layers = read_layers(graph)
     regions = [_region(entry, f"region {index}", layers) for index, entry in enumerate(array(document, "regions"))]
     root = _box(document["box"], "box", graph.input.size)
     _check_tree(array(document, "tree"), root, regions)
@@ -385,10 +356,9 @@ def _check_region(region: Region, layers: Sequence[Affine]) -> None:
     ranges = unit_ranges(layers, region.box)
     for index, units in enumerate(region.units):
         kinds, z = np.array(list(units)), ranges[index]
-        for unit in np.flatnonzero((kinds == "-") & ~(z.upper <= 0)):
-            raise FalseClaim(f"{region.name}: unit {unit} of layer {index} is not always off")
-        for unit in np.flatnonzero(((kinds == "+") | (kinds == "=")) & ~(z.lower >= 0)):
-            raise FalseClaim(f"{region.name}: unit {unit} of layer {index} is not always on")
+        may_rise, may_fall = ~(z.upper <= 0), ~(z.lower >= 0)
+        for unit in np.flatnonzero(np.where(kinds == "-", may_rise, (kinds != ".") & may_fall)):
+            raise FalseClaim(f"{region.name}: unit {unit} of layer {index} can switch, but is said to be {kinds[unit]}")
     inputs = region.box.largest
     ours = rounding_error(_reduced(region, layers, ranges), inputs)
     require(bool((ours <= region.real_bound).all()), f"{region.name}: realBound is smaller than what can be shown")
@@ -400,9 +370,8 @@ def _source(layers: Sequence[Affine], ranges: Sequence[Range]) -> list[Stage]:
     stages = []
     start, stop = 0, layers[0].weight.middle.shape[0]
     for layer, z in zip(layers, ranges, strict=True):
-        none = np.zeros_like(layer.weight.middle), np.zeros_like(layer.bias.middle)
-        sizes = layer.weight_size, layer.bias_size
-        stages.append(Stage(start, layer.weight, layer.bias, *none, *sizes, layer.roundings, z))
+        off, sizes = (0 * layer.weight.middle, 0 * layer.bias.middle), (layer.weight_size, layer.bias_size)
+        stages.append(Stage(start, layer.weight, layer.bias, *off, *sizes, layer.roundings, z))
         start, stop = stop, stop + layer.bias.middle.size
     return stages
 
@@ -416,101 +385,60 @@ def _reduced(region: Region, layers: Sequence[Affine], ranges: Sequence[Range]) 
     weight, bias = Ball.exactly(np.eye(size)), Ball.exactly(np.zeros((1, size)))
     stages: list[Stage] = []
     for index, layer in enumerate(layers):
-        last = index == len(layers) - 1
-        kinds = np.array(list("." * layer.bias.middle.size if last else region.units[index]))
+        kinds = np.array(list((*region.units, "." * layer.bias.middle.size)[index]))
         kept, folded = (kinds == ".") | (kinds == "="), kinds == "+"
-        weight, bias = (
-            weight @ layer.weight,
-            bias @ layer.weight + Ball(layer.bias.middle[None], layer.bias.radius[None]),
-        )
+        weight, bias = weight @ layer.weight, bias @ layer.weight + layer.bias[None]
         if kept.any():
             require(len(stages) < len(region.steps), f"{region.name}: a step is missing")
             start, used, used_bias = region.steps[len(stages)]
             require(start + len(used) == size and used.shape[1] == kept.sum(), f"{region.name}: a step does not fit")
             wide = np.zeros((size, used.shape[1]))
             wide[start:] = used
-            exact, shift = weight.columns(kept), bias.columns(kept)
-            exact_bias = Ball(shift.middle[0], shift.radius[0])
-            z = Range(ranges[index].lower[kept], ranges[index].upper[kept])
-            stages.append(
-                Stage(
-                    0,
-                    exact,
-                    exact_bias,
-                    sum_up(np.abs(wide - exact.middle), exact.radius),
-                    sum_up(np.abs(used_bias - exact_bias.middle), exact_bias.radius),
-                    np.abs(wide),
-                    np.abs(used_bias),
-                    len(used) + 2,
-                    z,
-                )
-            )
+            exact, exact_bias = weight[:, kept], bias[0, kept]
+            off = sum_up(np.abs(wide - exact.middle), exact.radius)
+            bias_off = sum_up(np.abs(used_bias - exact_bias.middle), exact_bias.radius)
+            sizes, z = (np.abs(wide), np.abs(used_bias)), Range(ranges[index].lower[kept], ranges[index].upper[kept])
+            stages.append(Stage(0, exact, exact_bias, off, bias_off, *sizes, len(used) + 2, z))
         unit = np.eye(kinds.size)[kept]
-        weight = Ball(
-            np.concatenate([weight.middle * folded, unit]),
-            np.concatenate([weight.radius * folded, np.zeros_like(unit)]),
-        )
-        bias = Ball(bias.middle * folded, bias.radius * folded)
+        weight, bias = (Ball(each.middle * folded, each.radius * folded) for each in (weight, bias))
+        weight = Ball(np.concatenate([weight.middle, unit]), np.concatenate([weight.radius, 0 * unit]))
         size += int(kept.sum())
     require(len(stages) == len(region.steps), f"{region.name}: there is a step too many")
     return stages
 
 
-@dataclass
-class _Walk:
-    """Of the guard tree: which nodes and regions have been reached."""
-
-    nodes: list[Any]
-    regions: Sequence[Region]
-    seen: set[int] = field(default_factory=set)
-    hit: set[int] = field(default_factory=set)
-
-
 def _check_tree(nodes: list[Any], root: Range, regions: Sequence[Region]) -> None:
     """Each region's box is exactly what the tree sends to it; every node and region is used once."""
-    walk = _Walk(nodes, regions)
-    waiting = [(0, root)]
+    seen, hit, waiting = set[int](), set[int](), [(0, root)]
     while waiting:
         index, box = waiting.pop()
-        waiting += _children(walk, index, box)
-    require(len(walk.seen) == len(nodes), "tree: a node cannot be reached")
-    require(len(walk.hit) == len(regions), "tree: a region cannot be reached")
+        name = f"tree: node {index}"
+        require(0 <= index < len(nodes) and index not in seen, f"{name} is reached once")
+        seen.add(index)
+        node = nodes[index]
+        require(isinstance(node, dict), f"{name} is an object")
+        if node.keys() == {"region"}:
+            number = integer(node, "region", name)
+            require(0 <= number < len(regions) and number not in hit, f"{name} names a region of its own")
+            hit.add(number)
+            own = regions[number].box
+            same = bool((own.lower == box.lower).all() and (own.upper == box.upper).all())
+            require(same, f"region {number}: its box is what the tree sends to it")
+        elif node.keys() == {"miss"}:
+            require(node["miss"] is True, f"{name} is a miss")
+        else:
+            fields(node, name, "feature", "threshold", "left", "right")
+            feature, left, right = (integer(node, key, name) for key in ("feature", "left", "right"))
+            require(0 <= feature < box.lower.size and index < min(left, right), f"{name} is well formed")
+            threshold = floats([node["threshold"]], 1, name)[0]
+            require(bool(box.lower[feature] <= threshold < box.upper[feature]), f"{name} splits its box")
+            upper, lower = box.upper.copy(), box.lower.copy()
+            upper[feature] = lower[feature] = threshold
+            waiting += [(left, Range(box.lower, upper)), (right, Range(lower, box.upper))]
+    require(len(seen) == len(nodes) and len(hit) == len(regions), "tree: every node and region can be reached")
 
 
-def _children(walk: _Walk, index: int, box: Range) -> list[tuple[int, Range]]:
-    name = f"tree: node {index}"
-    require(0 <= index < len(walk.nodes) and index not in walk.seen, f"{name} is reached once")
-    walk.seen.add(index)
-    node = walk.nodes[index]
-    require(isinstance(node, dict), f"{name} is not an object")
-    if node.keys() == {"miss"}:
-        require(node["miss"] is True, f"{name} is a miss")
-        return []
-    if node.keys() == {"region"}:
-        number = integer(node, "region", name)
-        require(0 <= number < len(walk.regions) and number not in walk.hit, f"{name} names a region of its own")
-        walk.hit.add(number)
-        own = walk.regions[number].box
-        same = bool((own.lower == box.lower).all() and (own.upper == box.upper).all())
-        require(same, f"region {number}: its box is what the tree sends to it")
-        return []
-    fields(node, name, "feature", "threshold", "left", "right")
-    feature, left, right = (integer(node, key, name) for key in ("feature", "left", "right"))
-    require(0 <= feature < box.lower.size and index < left and index < right, f"{name} is well formed")
-    threshold = floats([node["threshold"]], 1, name)[0]
-    require(bool(box.lower[feature] <= threshold < box.upper[feature]), f"{name} splits its box")
-    upper, lower = box.upper.copy(), box.lower.copy()
-    upper[feature] = lower[feature] = threshold
-    return [(left, Range(box.lower, upper)), (right, Range(lower, box.upper))]
-
-
-# ---- Reading, strictly ----------------------------------------------------------------------------------------------
-
-
-def _refuse(text: str) -> Any:
-    raise ValueError(f"{text} is not a number")
-
-
+# ---- Reading, strictly.
 def fields(entry: Any, name: str, *keys: str) -> None:
     require(isinstance(entry, dict) and entry.keys() == set(keys), f"{name} has the fields {', '.join(keys)}")
 
@@ -530,7 +458,7 @@ def integer(entry: dict[str, Any], key: str, name: str) -> int:
 def floats(values: Any, count: int, name: str, *, single: bool = True) -> Vector:
     """Finite numbers; `single`: each is a float32."""
     require(isinstance(values, list) and len(values) == count, f"{name} has {count} numbers")
-    good = all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+    good = all(isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < 1e300 for v in values)
     require(good, f"{name} has finite numbers")
     found = np.array([float(v) for v in values])
     require(not single or bool((found.astype(np.float32) == found).all()), f"{name} has float32 numbers")

@@ -75,7 +75,8 @@ def choose_fates(z: Sequence[Interval], box: int, dense_layers: int) -> tuple[Fa
     """Fates on one box; units of the first `dense_layers` hidden layers that are always on are computed, not folded.
 
     A unit is said to be fixed only where its bound is clear of zero by `MARGIN`, so that the checker, which rounds
-    differently, finds the same. Folding all makes every later step read the inputs; where the inputs are many, that costs more than it saves.
+    differently, finds the same. Folding all makes every later step read the inputs; where the inputs are many, that
+    costs more than it saves.
     """
     found = []
     for number, interval in enumerate(z[:-1]):
