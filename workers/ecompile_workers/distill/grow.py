@@ -38,15 +38,15 @@ CUT_ROWS = 50
 class Limits:
     """How far a tree may grow."""
 
-    max_regions: int = 128
-    max_boxes: int = 20_000
+    max_regions: int = 32
+    max_boxes: int = 4_000
     """Boxes whose bounds are computed: about a millisecond each."""
     max_bytes: int = 192 * 1024
     """Data of all regions: half of a small second-level cache, as requests of any region may come next."""
     min_share: float = 0.002
     """Boxes with a smaller share of the traffic are left to the dense code."""
-    max_real_bound: float = 1e-4
-    """Regions must be at least this close to the network in real numbers."""
+    max_bound: float = 0.1
+    """Regions whose stated bound is larger are left out: it would say nothing."""
     max_depth: int = 32
 
 
@@ -68,7 +68,8 @@ def estimated_cost(chain: Chain, fates: Sequence[Fates]) -> float:
 def dense_cost(chain: Chain) -> float:
     """The same measure for the dense code."""
     steps = len(chain.layers) * STEP_COST
-    return sum(layer.weight.shape[0] * -(-layer.weight.shape[1] // ASSUMED_LANES) for layer in chain.layers) + steps
+    vectors = sum(int(layer.weight.shape[0]) * -(-int(layer.weight.shape[1]) // ASSUMED_LANES) for layer in chain.layers)
+    return vectors + steps
 
 
 @dataclass(order=True)
@@ -242,13 +243,19 @@ def _finish(growth: _Growth, lower: Array, upper: Array) -> RegionTree | None:
             continue
         region = prove(growth.chain, end.lower, end.upper, cost=estimated_cost)
         size = region_bytes(region)
-        if max(region.real_bound) <= growth.limits.max_real_bound and data + size <= growth.limits.max_bytes:
+        if _says_something(region, growth.limits) and data + size <= growth.limits.max_bytes:
             regions[index] = region
             data += size
     if not regions:
         return None
     nodes, proven = _compact(growth.nodes, regions)
     return RegionTree(lower=lower, upper=upper, nodes=nodes, regions=proven, last_relu=growth.chain.last_relu)
+
+
+def _says_something(region: Region, limits: Limits) -> bool:
+    """Whether the code is proven to be as close to the network in real numbers as the network in float32 is."""
+    close = all(ours <= both - ours for ours, both in zip(region.real_bound, region.bound, strict=True))
+    return close and max(region.bound) <= limits.max_bound
 
 
 def region_bytes(region: Region) -> int:
