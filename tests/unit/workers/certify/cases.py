@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 from ecompile_workers.certify.certificate import write_certificate
 from ecompile_workers.certify.network import Chain, read_chain
-from ecompile_workers.certify.regions import RegionTree
-from ecompile_workers.distill.grow import Limits, grow
+from ecompile_workers.certify.prove import prove
+from ecompile_workers.certify.regions import Hit, Miss, RegionTree, Split
 from ecompile_workers.ir.attributes import Epsilon
 from ecompile_workers.ir.graph import Array, Graph, Node, Op, Tensor
 from numpy.typing import NDArray
 
 from ..networks import make_graph
-
-FEW = Limits(max_regions=6, max_boxes=400, max_bound=1.0)
 
 
 def normed_graph(sizes: list[int], *, seed: int) -> Graph:
@@ -61,13 +59,29 @@ def box_rows(lower: Array, upper: Array, count: int, *, seed: int) -> NDArray[np
 
 @cache
 def small_case(seed: int) -> tuple[Graph, Chain, RegionTree]:
-    """A network of 3 inputs and a guard tree with several regions over [-1, 1]."""
+    """A network of 3 inputs, and a guard tree with three regions and a miss over a box."""
     graph = make_graph([3, 10, 10, 2], seed=seed)
     chain = read_chain(graph)
-    lower, upper = np.full(3, -1, np.float32), np.full(3, 1, np.float32)
-    tree = grow(chain, box_rows(lower, upper, 500, seed=seed), lower, upper, limits=FEW)
-    assert tree is not None
-    return graph, chain, tree
+    lower, upper = np.full(3, -0.5, np.float32), np.full(3, 0.75, np.float32)
+    nodes = (
+        Split(feature=0, threshold=0.125, left=1, right=2),
+        Split(feature=2, threshold=-0.0625, left=3, right=4),
+        Split(feature=1, threshold=0.25, left=5, right=6),
+        Hit(region=0),
+        Hit(region=1),
+        Hit(region=2),
+        Miss(),
+    )
+    sides = [(((0, 0.125), (2, -0.0625)), ()), (((0, 0.125),), ((2, -0.0625),)), (((1, 0.25),), ((0, 0.125),))]
+    regions = []
+    for above, below in sides:
+        low, high = lower.copy(), upper.copy()
+        for feature, threshold in above:
+            high[feature] = threshold
+        for feature, threshold in below:
+            low[feature] = threshold
+        regions.append(prove(chain, low, high))
+    return graph, chain, RegionTree(lower=lower, upper=upper, nodes=nodes, regions=tuple(regions), last_relu=False)
 
 
 @cache
