@@ -14,6 +14,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from ecompile_crds.errors import Code, ModelError
 
+from ..certify import certificate as certificates
+from ..certify import checker
 from ..ir import serialize
 from ..ir.graph import Graph
 from . import signing
@@ -68,9 +70,15 @@ def digest_of(content: bytes) -> str:
 
 
 def write_bundle(
-    *, graph: Graph, compiled: CompiledSegment, guard: GuardBox, meta: dict[str, Any], key: Ed25519PrivateKey
+    *,
+    graph: Graph,
+    compiled: CompiledSegment,
+    guard: GuardBox,
+    meta: dict[str, Any],
+    key: Ed25519PrivateKey,
+    certificate: bytes | None = None,
 ) -> bytes:
-    """The bundle's bytes; equal input gives equal bytes."""
+    """The bundle's bytes; equal input gives equal bytes. `certificate` states what is proven of the module."""
     text, weights = serialize.dump(graph)
     full = {
         **meta,
@@ -80,6 +88,7 @@ def write_bundle(
         "macs": compiled.macs,
         "inputs": graph.input.size,
         "outputs": graph.output.size,
+        "proven": certificate is not None,
         "guard": {"lower": guard.lower.reshape(-1).tolist(), "upper": guard.upper.reshape(-1).tolist()},
     }
     files = {
@@ -89,6 +98,8 @@ def write_bundle(
         **{f"sources/{level}.c": source.encode() for level, source in compiled.sources.items()},
         **{f"lib/{level}.so": library for level, library in compiled.libraries.items()},
     }
+    if certificate is not None:
+        files[certificates.FILE] = certificate
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     files[CHECKSUMS] = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
     files[ATTESTATION] = signing.sign(sums, {"meta": meta}, key)
@@ -103,7 +114,7 @@ def write_bundle(
 
 
 def read_bundle(content: bytes, keys: Sequence[Ed25519PublicKey], *, digest: str | None = None) -> Bundle:
-    """Verify, then open: digest, structure, signature, checksums, ABI. Nothing is written to disk or run.
+    """Verify, then open: digest, structure, signature, checksums, ABI, proof. Nothing is written to disk or run.
 
     Raises ModelError saying what is wrong.
     """
@@ -128,7 +139,18 @@ def read_bundle(content: bytes, keys: Sequence[Ed25519PublicKey], *, digest: str
             f"the bundle has schema {meta.get('schemaVersion')} and ABI {meta.get('abi')}; "
             f"this program reads {SCHEMA_VERSION} and {ABI_VERSION}. Compile the model again.",
         )
-    return Bundle(digest=actual, meta=meta, files=files)
+    bundle = Bundle(digest=actual, meta=meta, files=files)
+    _check_proof(bundle)
+    return bundle
+
+
+def _check_proof(bundle: Bundle) -> None:
+    """Re-derive what the certificate claims; a bundle that says it is proven has one."""
+    proof = bundle.files.get(certificates.FILE)
+    if (proof is not None) != bool(bundle.meta.get("proven", False)):
+        raise ModelError(Code.BUNDLE_MALFORMED, "the bundle and its certificate do not agree on whether it is proven.")
+    if proof is not None:
+        checker.check(bundle.graph(), proof)
 
 
 def _unpack(content: bytes) -> dict[str, bytes]:

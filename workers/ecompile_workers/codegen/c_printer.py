@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..certify.regions import RegionTree
 from ..ir.graph import Graph, Op
 from .abi import ABI_VERSION, MAX_ROWS, GuardBox
 from .blob import Blob
+from .guard_tree import print_guard_tree
 from .kernels.prelude import prelude
 from .levels import Level
 from .lowering.lower import lower
@@ -34,8 +36,8 @@ def is_flat(graph: Graph) -> bool:
     return not any(node.op in POSITIONED for node in graph.nodes) and all(len(m.output.shape) == 1 for m in matrices)
 
 
-def print_c(graph: Graph, guard: GuardBox, level: Level) -> Printed:
-    """Equal input gives equal bytes.
+def print_c(graph: Graph, guard: GuardBox, level: Level, *, regions: RegionTree | None = None) -> Printed:
+    """Equal input gives equal bytes. Rows that lie in one of `regions` are answered by its code.
 
     Raises Unsupported where an operator cannot be compiled.
     """
@@ -53,7 +55,8 @@ def print_c(graph: Graph, guard: GuardBox, level: Level) -> Printed:
         _guard(inputs, lower_bound, upper_bound, level.lanes),
         functions.printed(),
         *bodies,
-        _run(inputs, outputs, [program.rows for program in blocks], scratch, max_rows, level.lanes),
+        print_guard_tree(regions, level, blob) if regions is not None else "",
+        _run(inputs, outputs, _loops(inputs, outputs, blocks, guarded=regions is not None), scratch, max_rows),
     ]
     meta = (
         f'{{\\"abi\\":{ABI_VERSION},\\"inputs\\":{inputs},\\"outputs\\":{outputs},\\"max_rows\\":{max_rows},'
@@ -93,11 +96,30 @@ static int guard(const float *x) {{
 """
 
 
-def _run(inputs: int, outputs: int, blocks: list[int], scratch: int, max_rows: int, lanes: int) -> str:
+def _loops(inputs: int, outputs: int, blocks: list[Program], *, guarded: bool) -> str:
+    """All rows from r to n; where there are regions, each run of rows that none of them answers."""
+    end = "end" if guarded else "n"
     loops = "\n".join(
-        f"  for (; r + {rows} <= n; r += {rows}) block_{rows}(x + r * {inputs}, out + r * {outputs}, s);"
-        for rows in blocks
+        f"  for (; r + {p.rows} <= {end}; r += {p.rows}) block_{p.rows}(x + r * {inputs}, out + r * {outputs}, s);"
+        for p in blocks
     )
+    if not guarded:
+        return loops
+    return f"""\
+  while (r < n) {{
+    const int32_t place = route(x + r * {inputs});
+    if (place >= 0) {{
+      answer(x + r * {inputs}, out + r * {outputs}, place);
+      r++;
+      continue;
+    }}
+    int64_t end = r + 1;
+    while (end < n && route(x + end * {inputs}) < 0) end++;
+{loops}
+  }}"""
+
+
+def _run(inputs: int, outputs: int, loops: str, scratch: int, max_rows: int) -> str:
     return f"""\
 static int finite(const float *p, int64_t n) {{
   vi bad = {{0}};

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ..certify.regions import RegionTree
 from ..ir.graph import Graph
 from . import toolchain
 from .abi import GuardBox
@@ -27,6 +28,7 @@ def compile_graph(
     *,
     levels: Sequence[str],
     optimisation: str = "O3",
+    regions: RegionTree | None = None,
     progress: Callable[[str, float], None] = lambda step, fraction: None,
 ) -> CompiledSegment:
     """Compile a graph.
@@ -37,7 +39,7 @@ def compile_graph(
     libraries: dict[str, bytes] = {}
     for position, name in enumerate(levels):
         progress(f"compile {name}", position / len(levels))
-        printed = print_c(graph, guard, LEVELS[name])
+        printed = print_c(graph, guard, LEVELS[name], regions=regions)
         sources[name] = printed.source
         libraries[name] = toolchain.build(printed, LEVELS[name], optimisation=optimisation)
     return CompiledSegment(sources=sources, libraries=libraries, macs=graph.macs)

@@ -17,6 +17,9 @@ from ..codegen.loader import CompiledFunction
 from ..ir.graph import Graph
 from .guard import box
 from .measure import measure, session
+from .outcome import Declined
+
+__all__ = ["Declined", "Distilled", "cpu_levels", "distill"]
 
 Progress = Callable[[str, float], None]
 
@@ -29,13 +32,6 @@ class Distilled:
     guard: GuardBox
     strategy: str
     speedup: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Declined:
-    """Why a segment stays neural."""
-
-    reason: str
 
 
 def cpu_levels() -> tuple[str, ...]:

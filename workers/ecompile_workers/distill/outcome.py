@@ -1,0 +1,12 @@
+"""What a strategy answers where it has no replacement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declined:
+    """Why a strategy, or all of them, leave a segment as it is; a sentence without its full stop."""
+
+    reason: str
