@@ -190,10 +190,22 @@ class Protocol(StrEnum):
 
 
 class Autoscaling(ApiModel):
-    """Horizontal autoscaling. Not supported by this version: leave it out."""
+    """Horizontal autoscaling by CPU: a HorizontalPodAutoscaler instead of `replicas`."""
 
-    min_replicas: int = Field(ge=1, le=1000)
-    max_replicas: int = Field(ge=1, le=1000)
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "self.maxReplicas >= self.minReplicas",
+                "spec.serving.autoscaling.maxReplicas: must not be below minReplicas",
+            ),
+        )
+    )
+
+    min_replicas: int = Field(ge=1, le=1000, description="Never fewer Pods than this.")
+    max_replicas: int = Field(ge=1, le=1000, description="Never more Pods than this.")
+    target_cpu_percent: int = Field(
+        default=70, ge=10, le=200, description="CPU to aim at, in percent of what the Pods request."
+    )
 
 
 class Serving(ApiModel):
@@ -202,8 +214,9 @@ class Serving(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
-                "!has(self.autoscaling)",
-                "spec.serving.autoscaling: not supported by this version; set spec.serving.replicas",
+                "!has(self.autoscaling) || (has(self.resources) && has(self.resources.requests) "
+                "&& 'cpu' in self.resources.requests)",
+                "spec.serving.autoscaling: needs spec.serving.resources.requests.cpu, which its target is a share of",
             ),
             (
                 "!has(self.protocol) || self.protocol == 'rest'",
@@ -212,7 +225,7 @@ class Serving(ApiModel):
         )
     )
 
-    replicas: int = Field(default=1, ge=1, le=200)
+    replicas: int = Field(default=1, ge=1, le=200, description="Number of Pods, unless `autoscaling` is set.")
     service_name: str | None = Field(
         default=None,
         pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$",

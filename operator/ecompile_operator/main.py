@@ -32,7 +32,7 @@ from .handlers import register
 from .health import Health
 from .kube.client import KubeClient, load_configuration
 from .kube.errors import KubeError, NotFound
-from .kube.kinds import COMPILEDMODULE, CONFIGMAP, DEPLOYMENT, HYBRIDMODEL, JOB, POD, SECRET, SERVICE
+from .kube.kinds import COMPILEDMODULE, CONFIGMAP, DEPLOYMENT, HPA, HYBRIDMODEL, JOB, PDB, POD, SECRET, SERVICE
 from .kube.watch import Watcher
 from .leader import LeaderElection
 from .observe.cache import Cache, ModelKey
@@ -43,7 +43,7 @@ from .slots import RolloutSlots
 
 logger = logging.getLogger("ecompile_operator")
 
-CHILD_KINDS = (JOB, POD, DEPLOYMENT, SERVICE, CONFIGMAP)
+CHILD_KINDS = (JOB, POD, DEPLOYMENT, SERVICE, CONFIGMAP, HPA, PDB)
 CHILD_LABELS = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
 STATUS_SECONDS = 5.0
 RESYNC_SECONDS = 300.0
