@@ -40,6 +40,7 @@ from .queue import WorkQueue
 from .reconciler import Reconciler
 from .settings import Settings, from_environment
 from .slots import RolloutSlots
+from .storms import Storms
 
 logger = logging.getLogger("ecompile_operator")
 
@@ -154,6 +155,7 @@ async def lead(
         artifacts_uri=settings.artifacts_uri,
         worker_image=settings.worker_image,
         slots=RolloutSlots(cache, limit=settings.max_rollouts, limit_per_namespace=settings.max_rollouts_per_namespace),
+        storms=Storms(cache, models=settings.storm_models, seconds=settings.storm_seconds),
     )
     watchers = [
         Watcher(

@@ -37,7 +37,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("serving.autoscaling", {"minReplicas": 1, "maxReplicas": 2}, "resources.requests.cpu"),
         ("distill.strategies", ["symbolic"], "only fold and exact are supported"),
         ("rollout.steps", [{"mode": "canary"}], "first step must be a shadow step"),
-        ("revalidation.schedule", "0 * * * *", "not supported by this version"),
+        ("revalidation.schedule", "hourly", "spec.revalidation.schedule"),
         ("revalidation.maxAttempts", 0, "spec.revalidation.maxAttempts"),
         ("deletionPolicy", "Orphan", "only Delete is supported"),
         ("jobs.deadlineSeconds", 1, "spec.jobs.deadlineSeconds"),

@@ -30,6 +30,7 @@ from .gate import Evidence, Finding, Verdict, delta_bound, fresh_reports, judge,
 from .jobsteps import failure_of, find_job, job_name, state_of
 from .life import job_input
 from .observed import Counters, JobPhase, ObservedModule, ObservedPod, PodAlert, PodReport
+from .recheck import next_due
 from .results import refusal
 from .windows import next_opening
 
@@ -174,7 +175,7 @@ def advance_module(draft: Draft, module: ObservedModule) -> CompiledModuleStatus
         case Stage.PROMOTED:
             fresh = seconds_since(rollout.since, draft.now) < FRESH_SECONDS
             draft.wakes.append(draft.now + timedelta(seconds=POLL_SECONDS * (2 if fresh else 10)))
-            return status
+            return _recheck(draft, module)
         case Stage.ROLLING_BACK:
             return _finish_rollback(draft, module)
         case Stage.ROLLED_BACK:
@@ -223,7 +224,65 @@ def _validate(draft: Draft, module: ObservedModule) -> CompiledModuleStatus:
         return _validation_failed(draft, module, report.reason, rejected=True)
     message = f"validation attempt {attempt} passed: {report.reason}" if report.reason else f"attempt {attempt} passed"
     draft.events.append(ModelEvent(type="Normal", reason="Validated", message=message, module=module.name))
-    return enter(draft, module, Stage.VALIDATED, message)
+    at, checker = to_text(draft.now), draft.observed.worker_image
+    return enter(draft, module, Stage.VALIDATED, message, validated_at=at, checker=checker)
+
+
+def _recheck(draft: Draft, module: ObservedModule) -> CompiledModuleStatus:
+    """Validate a promoted module again where that is due. It keeps serving meanwhile."""
+    status = draft.modules[module.name]
+    rollout = status.rollout
+    if not rollout.checking:
+        image = draft.observed.worker_image
+        due = next_due(rollout, draft.spec.revalidation, name=module.name, image=image, now=draft.now)
+        if due is None:
+            return status
+        if draft.now < due.at:
+            draft.wakes.append(due.at)
+            return status
+        message = f"attempt {rollout.attempt + 1} while it serves: {due.why}"
+        draft.events.append(ModelEvent(type="Normal", reason="Revalidating", message=message, module=module.name))
+        started = rollout.model_copy(update={"checking": True, "attempt": rollout.attempt + 1, "not_before": ""})
+        return status.model_copy(update={"rollout": started, "message": message})
+    name = job_name(draft.observed.name, JobKind.VALIDATE, module.name, str(rollout.attempt))
+    told = _validate_input(draft, module, name)
+    job = find_job(draft.observed, name)
+    draft.consulted.add(name)
+    if job is None or job.phase in (JobPhase.PENDING, JobPhase.RUNNING):
+        draft.jobs.append(DesiredJob(name=name, input=told, owner_module=module.name))
+        return status
+    report = job.results[0].validation if job.phase is JobPhase.SUCCEEDED and 0 in job.results else None
+    if report is None or refusal(told, {0: job.results[0]}):
+        return _recheck_failed(draft, module, failure_of(job).message)
+    draft.modules[module.name] = status.model_copy(update={"validation": _validation_status(report)})
+    if not report.passed:
+        return _recheck_refused(draft, module, report.reason)
+    message = f"validated again, attempt {rollout.attempt}: {report.reason}"
+    draft.events.append(ModelEvent(type="Normal", reason="Revalidated", message=message, module=module.name))
+    return _checked(draft, module, message, failures=0, validated_at=to_text(draft.now))
+
+
+def _checked(draft: Draft, module: ObservedModule, message: str, **changes: object) -> CompiledModuleStatus:
+    status = draft.modules[module.name]
+    changes = {"checking": False, "checker": draft.observed.worker_image, **changes}
+    return status.model_copy(update={"rollout": status.rollout.model_copy(update=changes), "message": message})
+
+
+def _recheck_failed(draft: Draft, module: ObservedModule, reason: str) -> CompiledModuleStatus:
+    """Nothing is known of the module: tried again, and taken out of service once the attempts are used up."""
+    rollout = draft.modules[module.name].rollout
+    failures = rollout.failures + 1
+    draft.events.append(ModelEvent(type="Warning", reason="ValidationFailed", message=reason, module=module.name))
+    if failures >= draft.spec.revalidation.max_attempts:
+        return _recheck_refused(draft, module, f"{failures} attempts to validate it again failed: {reason}")
+    due = to_text(draft.now + backoff(draft.spec.revalidation.backoff_seconds, failures))
+    message = f"validation while it serves failed, again at {due}: {reason}"
+    return _checked(draft, module, message, failures=failures, not_before=due, checker=rollout.checker)
+
+
+def _recheck_refused(draft: Draft, module: ObservedModule, reason: str) -> CompiledModuleStatus:
+    draft.modules[module.name] = _checked(draft, module, reason)
+    return roll_back(draft, module, reason="Revalidation", detail=reason, value=0.0, limit=0.0, by_human=False)
 
 
 def _validate_input(draft: Draft, module: ObservedModule, name: str) -> JobInput:
@@ -321,7 +380,7 @@ def _start_rollout(draft: Draft, module: ObservedModule) -> CompiledModuleStatus
     if busy:
         draft.notes.append(f"{module.name} waits for {busy[0]}")
         return status
-    waits = _soaking(draft, module) or _closed(draft) or _no_slot(draft)
+    waits = _storm(draft) or _soaking(draft, module) or _closed(draft) or _no_slot(draft)
     if waits:
         draft.notes.append(f"{module.name} {waits}")
         return status.model_copy(update={"message": waits})
@@ -351,6 +410,19 @@ def _soaking(draft: Draft, module: ObservedModule) -> str:
             draft.wakes.append(until)
             return f"waits until {to_condition_time(until)}: {other.name} was promoted recently (soakSeconds)"
     return ""
+
+
+def _storm(draft: Draft) -> str:
+    """So many models were rolled back at once that they share a cause; empty where they were not."""
+    storm = draft.observed.fleet.storm
+    if storm is None or draft.now >= storm.until:
+        return ""
+    draft.wakes.append(storm.until)
+    return (
+        f"waits: {storm.models} models were rolled back within {storm.window_seconds} s, mostly for {storm.reason}; "
+        f"look for a cause that they share, such as an image, a node or a feature that stopped. "
+        f"It goes on at {to_condition_time(storm.until)} where no more are"
+    )
 
 
 def _no_slot(draft: Draft) -> str:
@@ -562,6 +634,10 @@ def _wait_to_revalidate(draft: Draft, module: ObservedModule) -> CompiledModuleS
         draft.wakes.append(due)
         draft.notes.append(f"{module.name} is revalidated at {status.rollout.not_before}")
         return status
+    storm = _storm(draft)
+    if storm:
+        draft.notes.append(f"{module.name} {storm}")
+        return status.model_copy(update={"message": storm})
     return revalidate(draft, module, "after rollback")
 
 
