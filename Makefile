@@ -48,7 +48,7 @@ generate: setup ## Regenerate CRDs, chart copies, control stream stubs and refer
 	$(BIN)/python -m ecompile_crds.reference docs/reference
 	$(BIN)/python -m ecompile_operator.decide.diagram docs/reference/stages.md
 
-golden: setup ## Rewrite the expected renders of the chart; look at the diff before committing
+golden: setup ## Rewrite the expected renders of the chart and the kustomize base; look at the diff before committing
 	ECO_GOLDEN=1 $(PYTEST) tests/component/test_chart.py
 
 verify: setup ## Check that generated files are current

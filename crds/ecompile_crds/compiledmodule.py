@@ -74,6 +74,9 @@ class RolloutStatus(ApiModel):
     failures: int = Field(default=0, description="Failed attempts since the module was last promoted.")
     not_before: str = Field(default="", description="RolledBack: when the next revalidation starts.")
     approved: bool = False
+    validated_at: str = Field(default="", description="When the newest validation passed; RFC 3339.")
+    checker: str = Field(default="", description="Worker image that validated it.")
+    checking: bool = Field(default=False, description="Promoted: is validated again while it serves.")
 
 
 class RollbackStatus(ApiModel):

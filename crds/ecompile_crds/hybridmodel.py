@@ -5,13 +5,15 @@ Docstrings of fields become `kubectl explain` texts and the reference documentat
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from .base import ApiModel, cel
 from .conditions import Condition
+from .cron import next_time
 from .evidence import Evidence
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", description="SHA-256 as `sha256:` and 64 hex digits.")]
@@ -190,10 +192,22 @@ class Protocol(StrEnum):
 
 
 class Autoscaling(ApiModel):
-    """Horizontal autoscaling. Not supported by this version: leave it out."""
+    """Horizontal autoscaling by CPU: a HorizontalPodAutoscaler instead of `replicas`."""
 
-    min_replicas: int = Field(ge=1, le=1000)
-    max_replicas: int = Field(ge=1, le=1000)
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "self.maxReplicas >= self.minReplicas",
+                "spec.serving.autoscaling.maxReplicas: must not be below minReplicas",
+            ),
+        )
+    )
+
+    min_replicas: int = Field(ge=1, le=1000, description="Never fewer Pods than this.")
+    max_replicas: int = Field(ge=1, le=1000, description="Never more Pods than this.")
+    target_cpu_percent: int = Field(
+        default=70, ge=10, le=200, description="CPU to aim at, in percent of what the Pods request."
+    )
 
 
 class Serving(ApiModel):
@@ -202,8 +216,9 @@ class Serving(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
-                "!has(self.autoscaling)",
-                "spec.serving.autoscaling: not supported by this version; set spec.serving.replicas",
+                "!has(self.autoscaling) || (has(self.resources) && has(self.resources.requests) "
+                "&& 'cpu' in self.resources.requests)",
+                "spec.serving.autoscaling: needs spec.serving.resources.requests.cpu, which its target is a share of",
             ),
             (
                 "!has(self.protocol) || self.protocol == 'rest'",
@@ -212,7 +227,7 @@ class Serving(ApiModel):
         )
     )
 
-    replicas: int = Field(default=1, ge=1, le=200)
+    replicas: int = Field(default=1, ge=1, le=200, description="Number of Pods, unless `autoscaling` is set.")
     service_name: str | None = Field(
         default=None,
         pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$",
@@ -351,15 +366,29 @@ class Rollout(ApiModel):
 
 
 class Revalidation(ApiModel):
-    """What happens after a rollback."""
+    """When a module is validated again: after a rollback, and while it serves."""
 
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            ("!has(self.schedule)", "spec.revalidation.schedule: not supported by this version; remove the field"),
-        )
+    schedule: str | None = Field(
+        default=None,
+        max_length=128,
+        pattern=r"^[0-9*/,-]+( [0-9*/,-]+){4}$",
+        description="Cron expression with five fields (UTC): promoted modules are validated again while they serve; "
+        "those of one minute are spread over ten.",
     )
+    max_age_days: int | None = Field(
+        default=None, ge=1, le=3650, description="Promoted modules are validated again before this age."
+    )
+    on_worker_change: bool = Field(
+        default=False, description="Promoted modules are validated again when the worker image changes."
+    )
+    @field_validator("schedule")
+    @classmethod
+    def _comes_round(cls, value: str | None) -> str | None:
+        """The pattern lets through what only arithmetic refuses, such as hour 25."""
+        if value is not None and next_time(value, datetime(2024, 1, 1, tzinfo=UTC)) is None:
+            raise ValueError("this schedule never comes round")
+        return value
 
-    schedule: str | None = Field(default=None, description="Cron expression. Not supported by this version.")
     on_drift: bool = Field(default=True, description="Revalidate by itself after a rollback.")
     max_attempts: int = Field(default=3, ge=1, le=20, description="After this many failed attempts the module is Held.")
     backoff_seconds: int = Field(

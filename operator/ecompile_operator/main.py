@@ -32,7 +32,7 @@ from .handlers import register
 from .health import Health
 from .kube.client import KubeClient, load_configuration
 from .kube.errors import KubeError, NotFound
-from .kube.kinds import COMPILEDMODULE, CONFIGMAP, DEPLOYMENT, HYBRIDMODEL, JOB, POD, SECRET, SERVICE
+from .kube.kinds import COMPILEDMODULE, CONFIGMAP, DEPLOYMENT, HPA, HYBRIDMODEL, JOB, PDB, POD, SECRET, SERVICE
 from .kube.watch import Watcher
 from .leader import LeaderElection
 from .observe.cache import Cache, ModelKey
@@ -40,10 +40,11 @@ from .queue import WorkQueue
 from .reconciler import Reconciler
 from .settings import Settings, from_environment
 from .slots import RolloutSlots
+from .storms import Storms
 
 logger = logging.getLogger("ecompile_operator")
 
-CHILD_KINDS = (JOB, POD, DEPLOYMENT, SERVICE, CONFIGMAP)
+CHILD_KINDS = (JOB, POD, DEPLOYMENT, SERVICE, CONFIGMAP, HPA, PDB)
 CHILD_LABELS = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
 STATUS_SECONDS = 5.0
 RESYNC_SECONDS = 300.0
@@ -154,6 +155,7 @@ async def lead(
         artifacts_uri=settings.artifacts_uri,
         worker_image=settings.worker_image,
         slots=RolloutSlots(cache, limit=settings.max_rollouts, limit_per_namespace=settings.max_rollouts_per_namespace),
+        storms=Storms(cache, models=settings.storm_models, seconds=settings.storm_seconds),
     )
     watchers = [
         Watcher(

@@ -25,6 +25,7 @@ from .observe.jobs import JOB_LABEL, lacks_results
 from .observe.observe import observe
 from .queue import WorkQueue
 from .slots import RolloutSlots
+from .storms import Storms
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Reconciler:
         artifacts_uri: str,
         worker_image: str,
         slots: RolloutSlots,
+        storms: Storms,
     ) -> None:
         self._client = client
         self._cache = cache
@@ -63,6 +65,7 @@ class Reconciler:
         self._artifacts_uri = artifacts_uri
         self._worker_image = worker_image
         self._slots = slots
+        self._storms = storms
         self._looked_closely: dict[ModelKey, set[str]] = {}
         """Finished Jobs (uid) whose Pods were read again for a missing result."""
 
@@ -114,6 +117,7 @@ class Reconciler:
             return None
         now = self._now()
         decision = self._decide(observed, now)
+        self._storms.decided(key, decision)
         freed = self._slots.decided(observed, decision)
         await self._applier.apply(observed, decision, versions)
         self._wake(freed)
@@ -172,7 +176,9 @@ class Reconciler:
 
     def _observe(self, key: ModelKey) -> Observed | None:
         seen = observe(self._cache, self._hub, key, artifacts_uri=self._artifacts_uri, worker_image=self._worker_image)
-        return replace(seen, fleet=self._slots.fleet(key)) if seen is not None else None
+        if seen is None:
+            return None
+        return replace(seen, fleet=replace(self._slots.fleet(key), storm=self._storms.now(self._now())))
 
     def _versions(self, key: ModelKey) -> dict[str, str]:
         model = self._cache.models.get(key)

@@ -36,6 +36,10 @@ class Settings(BaseModel):
     job_extra_env: tuple[dict[str, Any], ...] = Field(default=(), description="JSON list, added to Job containers.")
     max_rollouts: int = Field(default=0, ge=0, description="Models in a rollout step at a time; 0 means no limit.")
     max_rollouts_per_namespace: int = Field(default=0, ge=0, description="The same, in one namespace.")
+    storm_models: int = Field(
+        default=5, ge=0, description="This many models rolled back within stormSeconds share a cause; 0 means never."
+    )
+    storm_seconds: int = Field(default=300, ge=10, le=86_400, description="See storm_models.")
     leader_elect: bool = Field(default=True, description="Off only where exactly one operator can run.")
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
 

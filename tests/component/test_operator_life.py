@@ -69,6 +69,8 @@ class ServingPod:
         report.counters.add(
             segment=0, requests=500, compiled=500, guard_checked=500, comparisons=300, delta_sum=1e-4, delta_max=1e-6
         )
+        counted = report.counters[0]
+        counted.latency_samples, counted.compiled_p50_seconds, counted.neural_p50_seconds = 300, 1e-5, 5e-5
         if self.drifting and self.table is not None and self.table.segments[0].mode is not RouteMode.NEURAL:
             report.alerts.add(
                 kind=control_pb2.DRIFT, segment=0, value=0.5, limit=2e-3, detail="mean delta", generation=generation

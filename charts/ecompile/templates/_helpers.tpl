@@ -11,3 +11,12 @@ app.kubernetes.io/name: ecompile
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end }}
+{{- define "ecompile.image" -}}
+{{- $image := get .Values.image .part -}}
+{{- $digest := get .Values.image.digests .part -}}
+{{- if $digest -}}
+{{- printf "%s@%s" (regexReplaceAll "(@.*|:[^:/]*)$" $image "") $digest -}}
+{{- else -}}
+{{- $image -}}
+{{- end -}}
+{{- end }}

@@ -29,14 +29,14 @@ from ..decide.decision import Decision, DesiredServing, ModelEvent
 from ..decide.observed import Observed
 from ..kube.client import KubeClient, Manifest, ensure, find
 from ..kube.errors import KubeError, NotFound, Refused
-from ..kube.kinds import COMPILEDMODULE, CONFIGMAP, DEPLOYMENT, HYBRIDMODEL, JOB, SERVICE, Kind
+from ..kube.kinds import COMPILEDMODULE, CONFIGMAP, DEPLOYMENT, HPA, HYBRIDMODEL, JOB, PDB, SERVICE, Kind
 from ..observe.cache import Cache, ModelKey, controller_uid
 from ..observe.observe import AUDIT_KEY
 from ..settings import Settings
 from ..specs.config import build_audit, build_routing
 from ..specs.job import build_job
 from ..specs.metadata import Owner, metadata
-from ..specs.serving import build_deployment, build_service
+from ..specs.serving import build_autoscaler, build_deployment, build_disruption_budget, build_service
 from .events import EventEmitter
 from .trust import TrustKeeper
 
@@ -135,9 +135,18 @@ class Applier:
     async def _serve(self, key: ModelKey, owner: Owner, serving: DesiredServing, spec: HybridModelSpec) -> None:
         await self._apply_changed(DEPLOYMENT, key, build_deployment(serving, owner, spec, self.settings))
         await self._apply_changed(SERVICE, key, build_service(serving, owner))
+        for kind, manifest in ((PDB, build_disruption_budget(owner, spec)), (HPA, build_autoscaler(owner, spec))):
+            if manifest is not None:
+                await self._apply_changed(kind, key, manifest)
+            elif self._is_ours(kind, key, owner):
+                await self._delete(kind, key, owner.name)
         for service in self.cache.children(SERVICE.kind, key):
             if service["metadata"]["name"] != serving.service_name and controller_uid(service) == owner.uid:
                 await self._delete(SERVICE, key, service["metadata"]["name"])
+
+    def _is_ours(self, kind: Kind, key: ModelKey, owner: Owner) -> bool:
+        known = self.cache.child(kind.kind, key, owner.name)
+        return known is not None and controller_uid(known) == owner.uid
 
     async def _delete(self, kind: Kind, key: ModelKey, name: str) -> None:
         self._fence()

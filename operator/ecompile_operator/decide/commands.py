@@ -13,8 +13,8 @@ from ecompile_crds.hybridmodel import CommandStatus
 from .clock import to_text
 from .decision import ModelEvent
 from .draft import Draft
-from .modules import enter, promote, retry_hint, revalidate, roll_back
 from .observed import ObservedModule
+from .stages import enter, promote, retry_hint, revalidate, roll_back
 
 
 class Verb(StrEnum):

@@ -141,6 +141,18 @@ class AuditHead:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Storm:
+    """Many models were rolled back within a short time."""
+
+    models: int
+    reason: str
+    """The most frequent one."""
+    window_seconds: int
+    until: datetime
+    """When it is over, unless more follow."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fleet:
     """Rollouts of other models that run now, and the operator's limits; a limit of 0 is none."""
 
@@ -148,6 +160,7 @@ class Fleet:
     rollouts_in_namespace: int = 0
     limit: int = 0
     limit_per_namespace: int = 0
+    storm: Storm | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from ecompile_crds.hybridmodel import HybridModelStatus, LifeStatus, ModelPhase,
 from .clock import to_condition_time
 from .draft import Draft
 from .gate import total, unacknowledged
-from .modules import ready_pods, reports_of
+from .stages import ready_pods, reports_of
 
 MIN_REQUESTS_FOR_COVERAGE = 20
 """Below this a share of requests is noise and is not shown."""

@@ -14,6 +14,7 @@ from .pod import container_security, env, pod_name_env, pod_security, volumes
 PORT = 8080
 GRPC_PORT = 8081
 """Open Inference Protocol v2 over gRPC; the Service has the same number."""
+SPREAD_OVER = ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
 GRACE_SECONDS = 30
 DRAIN_SECONDS = 3
 """Between the Pod's deletion and SIGTERM: time for endpoints to be updated everywhere."""
@@ -72,7 +73,8 @@ def build_deployment(desired: DesiredServing, owner: Owner, spec: HybridModelSpe
         "kind": "Deployment",
         "metadata": metadata(owner, owner.name, COMPONENT_SERVING, extra_labels={LABEL_LIFE: desired.life}),
         "spec": {
-            "replicas": spec.serving.replicas,
+            # An autoscaler owns the number: the API server's default of 1 stands until it has counted.
+            **({"replicas": spec.serving.replicas} if spec.serving.autoscaling is None else {}),
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": selector(owner.name)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
@@ -83,11 +85,57 @@ def build_deployment(desired: DesiredServing, owner: Owner, spec: HybridModelSpe
                     "enableServiceLinks": False,
                     **({"priorityClassName": priority} if priority is not None else {}),
                     "terminationGracePeriodSeconds": GRACE_SECONDS,
+                    "topologySpreadConstraints": [_spread(owner.name, key) for key in SPREAD_OVER],
                     "securityContext": pod_security(),
                     "containers": [container],
                     "volumes": pod_volumes,
                 },
             },
+        },
+    }
+
+
+def _spread(model: str, key: str) -> Manifest:
+    return {
+        "maxSkew": 1,
+        "topologyKey": key,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": selector(model)},
+    }
+
+
+def build_disruption_budget(owner: Owner, spec: HybridModelSpec) -> Manifest | None:
+    """One Pod at a time may be drained; None where there is only one, which a budget would keep on its node."""
+    scaling = spec.serving.autoscaling
+    if (scaling.min_replicas if scaling is not None else spec.serving.replicas) < 2:
+        return None
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": metadata(owner, owner.name, COMPONENT_SERVING),
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": selector(owner.name)},
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
+    }
+
+
+def build_autoscaler(owner: Owner, spec: HybridModelSpec) -> Manifest | None:
+    """By CPU; None where `spec.serving.autoscaling` is not set."""
+    scaling = spec.serving.autoscaling
+    if scaling is None:
+        return None
+    target = {"type": "Utilization", "averageUtilization": scaling.target_cpu_percent}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": metadata(owner, owner.name, COMPONENT_SERVING),
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": owner.name},
+            "minReplicas": scaling.min_replicas,
+            "maxReplicas": scaling.max_replicas,
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
         },
     }
 

@@ -22,6 +22,7 @@ from ecompile_operator.queue import WorkQueue
 from ecompile_operator.reconciler import Reconciler
 from ecompile_operator.settings import Settings
 from ecompile_operator.slots import RolloutSlots
+from ecompile_operator.storms import Storms
 
 from .children import NAMESPACE, ended, job, model, pod
 from .fake_api import FakeClient
@@ -92,6 +93,7 @@ class Stage:
             artifacts_uri="file:///artifacts",
             worker_image="worker:1",
             slots=RolloutSlots(self.cache, limit=0, limit_per_namespace=0),
+            storms=Storms(self.cache, models=0, seconds=300),
         )
 
     async def work(self, seconds: float) -> None:

@@ -52,6 +52,8 @@ def test_a_model_that_is_not_there_is_none() -> None:
         ({"serving": {"replicas": 0}}, "spec.serving.replicas"),
         ({"equivalence": {"maxRelativeError": -1}}, "spec.equivalence.maxRelativeError"),
         ({"source": {}}, "spec.source.uri"),
+        ({"revalidation": {"schedule": "0 25 * * *"}}, "spec.revalidation.schedule"),
+        ({"revalidation": {"schedule": "0 0 30 2 *"}}, "spec.revalidation.schedule"),
         ({"rollout": {"analysis": {"onNoData": "pray"}}}, "spec.rollout.analysis.onNoData"),
     ],
 )

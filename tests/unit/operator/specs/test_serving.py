@@ -14,7 +14,9 @@ from ecompile_operator.kube.client import Manifest
 from ecompile_operator.settings import Settings
 from ecompile_operator.specs.config import build_audit, build_routing, build_signing_secret
 from ecompile_operator.specs.metadata import Owner
-from ecompile_operator.specs.serving import build_deployment, build_service
+from ecompile_operator.specs.serving import build_autoscaler, build_deployment, build_disruption_budget, build_service
+
+from ....restricted import restricted_faults
 
 OWNER = Owner("test", "net", "uid-1")
 DESIRED = DesiredServing(life="life1", plan_uri="file:///artifacts/plan.json", service_name="front")
@@ -100,3 +102,35 @@ def test_the_signing_secret_holds_a_matching_key_pair() -> None:
     private = load_pem_private_key(data["signing.key"], password=None)
     assert isinstance(private, Ed25519PrivateKey)
     assert private.public_key() == load_pem_public_key(data["signing.pub"])
+
+
+def serving(**changes: object) -> HybridModelSpec:
+    return HybridModelSpec.model_validate({**SPEC.model_dump(by_alias=True), "serving": changes})
+
+
+def test_several_pods_are_drained_one_at_a_time_and_a_single_one_freely() -> None:
+    budget = build_disruption_budget(OWNER, serving(replicas=2))
+    assert budget is not None and budget["spec"]["maxUnavailable"] == 1
+    labels = deployment()["spec"]["template"]["metadata"]["labels"]
+    assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert build_disruption_budget(OWNER, serving(replicas=1)) is None
+
+
+def test_an_autoscaler_owns_the_number_of_pods() -> None:
+    scaled = serving(autoscaling={"minReplicas": 2, "maxReplicas": 5}, resources={"requests": {"cpu": "1"}})
+    autoscaler = build_autoscaler(OWNER, scaled)
+    assert autoscaler is not None
+    assert (autoscaler["spec"]["minReplicas"], autoscaler["spec"]["maxReplicas"]) == (2, 5)
+    assert autoscaler["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"] == 70
+    assert "replicas" not in build_deployment(DESIRED, OWNER, scaled, Settings())["spec"]
+    assert build_disruption_budget(OWNER, scaled) is not None
+    assert build_autoscaler(OWNER, SPEC) is None
+
+
+def test_pods_are_spread_and_restricted() -> None:
+    spec = deployment()["spec"]["template"]["spec"]
+    assert {c["topologyKey"] for c in spec["topologySpreadConstraints"]} == {
+        "topology.kubernetes.io/zone",
+        "kubernetes.io/hostname",
+    }
+    assert restricted_faults(spec) == []

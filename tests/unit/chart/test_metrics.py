@@ -1,0 +1,63 @@
+"""Alerts and dashboards name metrics that the code exposes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from ecompile_operator.metrics import REGISTRY
+
+ROOT = Path(__file__).parents[3]
+FILES = ROOT / "charts" / "ecompile" / "files"
+NAME = re.compile(r"\becompile_[a-z_]+")
+SERVING = ROOT / "workers" / "ecompile_workers" / "serving"
+
+
+def exposed() -> set[str]:
+    """Names of samples: of the operator's registry, and of the metrics made in the serving pod."""
+    found = set()
+    for family in REGISTRY.collect():
+        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])
+        found |= {family.name + suffix for suffix in suffixes}
+    for path in SERVING.rglob("*.py"):
+        for kind, name in re.findall(r"(Counter|Gauge|Histogram)\(\s*\"(ecompile_[a-z_]+)\"", path.read_text()):
+            found |= {f"{name}_bucket", f"{name}_count"} if kind == "Histogram" else {name}
+    return found
+
+
+def expressions() -> list[tuple[str, str]]:
+    found = []
+    for group in yaml.safe_load((FILES / "rules" / "ecompile.yaml").read_text())["groups"]:
+        found += [(rule["alert"], rule["expr"]) for rule in group["rules"]]
+    for path in sorted((FILES / "dashboards").glob("*.json")):
+        for panel in json.loads(path.read_text())["panels"]:
+            found += [(f"{path.stem}: {panel['title']}", target["expr"]) for target in panel["targets"]]
+    return found
+
+
+@pytest.mark.parametrize(("where", "expression"), expressions())
+def test_named_metrics_exist(where: str, expression: str) -> None:
+    named = set(NAME.findall(expression))
+    assert named and named <= exposed(), named - exposed()
+
+
+@pytest.mark.parametrize("path", sorted((FILES / "dashboards").glob("*.json")), ids=lambda p: p.stem)
+def test_dashboards_have_panels_that_do_not_overlap(path: Path) -> None:
+    board = json.loads(path.read_text())
+    places = set()
+    for panel in board["panels"]:
+        at = panel["gridPos"]
+        cells = {(at["x"] + dx, at["y"] + dy) for dx in range(at["w"]) for dy in range(at["h"])}
+        assert not cells & places and at["x"] + at["w"] <= 24
+        places |= cells
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+
+
+def test_alerts_say_what_and_what_to_do() -> None:
+    for group in yaml.safe_load((FILES / "rules" / "ecompile.yaml").read_text())["groups"]:
+        for rule in group["rules"]:
+            assert rule["labels"]["severity"] in ("warning", "critical")
+            assert rule["annotations"]["summary"] and rule["annotations"]["description"]
