@@ -139,7 +139,8 @@ int eco_run(const float *x, float *y, int64_t n, void *scratch, uint32_t *reason
   int64_t r = 0;
 {loops}
   if (!finite(out, n * {outputs})) return *reason = 3;
-  memcpy(y, out, n * {4 * outputs});
+  if (n == 1) __builtin_memcpy(y, out, {4 * outputs});
+  else memcpy(y, out, n * {4 * outputs});
   return *reason = 0;
 }}
 """

@@ -22,6 +22,9 @@ from .levels import Level
 
 HEADER = 16
 """int32 before each step: one cache line, so that what follows is aligned."""
+BLOCKS = ((4, 2), (2, 2), (1, 4))
+"""Vectors of outputs and chains of k that are worked on at a time: they hide the latency of a fused multiply-add and fit
+16 registers. Most regions have a few units per step and few k: more chains only lengthen the end (measured)."""
 
 
 def print_guard_tree(tree: RegionTree, level: Level, blob: Blob) -> str:
@@ -33,7 +36,41 @@ def print_guard_tree(tree: RegionTree, level: Level, blob: Blob) -> str:
     box = blob.put(np.concatenate([tree.lower, tree.upper]).astype(np.float32))
     nodes = blob.put(_nodes(tree.nodes, places))
     state = max(_state_size(region.steps, inputs, level) for region in tree.regions)
-    return TEXT.format(inputs=inputs, box=box, nodes=nodes, state=state, header=HEADER)
+    blocks = "\n".join(_block(width, chains) for width, chains in BLOCKS)
+    return TEXT.format(inputs=inputs, box=box, nodes=nodes, state=state, header=HEADER, blocks=blocks)
+
+
+def _block(width: int, chains: int) -> str:
+    """As many times `width` vectors of outputs as there are, k split into chains that are added in the end."""
+    vectors, parts = range(width), range(chains)
+
+    def add(chain: int) -> list[str]:
+        at = "" if chain == 0 else f" + {chain} * pitch"
+        loads = [f"LOAD(w{at} + {n} * LANES)" for n in vectors]
+        return [f"        a{n}_{chain} += {loads[n]} * e[k + {chain}];" for n in vectors]
+
+    starts = [
+        f"a{n}_{c} = {f'LOAD(w + {n} * LANES)' if c == 0 else '(v){0}'}"  # The bias comes before the weights.
+        for n in vectors
+        for c in parts
+    ]
+    lines = [
+        f"    for (; n + {width} <= vectors; n += {width}) {{",
+        "      const float *w = p + n * LANES;",
+        f"      v {', '.join(starts)};",
+        "      w += pitch;",
+        "      int k = 0;",
+        f"      for (; k + {chains} <= length; k += {chains}, w += {chains} * pitch) {{",
+        *(line for chain in parts for line in add(chain)),
+        "      }",
+        "      for (; k < length; k++, w += pitch) {",
+        *add(0),
+        "      }",
+    ]
+    for n in vectors:
+        total = " + ".join(f"a{n}_{c}" for c in parts)
+        lines.append(f"      STOREU(to + (n + {n}) * LANES, relu ? e_relu({total}) : {total});")
+    return "\n".join([*lines, "    }"])
 
 
 def _padded(count: int, level: Level) -> int:
@@ -107,21 +144,8 @@ static void answer(const float *x, float *out, int32_t place) {{
     const long pitch = (long)vectors * LANES;
     float *to = last ? out : s + h[3];
     p += {header};
-    for (int n = 0; n < vectors; n++) {{
-      const float *w = p + n * LANES;
-      v a = LOAD(w), b = {{0}}, c = {{0}}, d = {{0}};
-      w += pitch;
-      int k = 0;
-      for (; k + 4 <= length; k += 4, w += 4 * pitch) {{
-        a += LOAD(w) * e[k];
-        b += LOAD(w + pitch) * e[k + 1];
-        c += LOAD(w + 2 * pitch) * e[k + 2];
-        d += LOAD(w + 3 * pitch) * e[k + 3];
-      }}
-      for (; k < length; k++, w += pitch) a += LOAD(w) * e[k];
-      a = (a + b) + (c + d);
-      STOREU(to + n * LANES, relu ? e_relu(a) : a);
-    }}
+    int n = 0;
+{blocks}
     if (last) return;
     p += ((length + 1) * pitch + {header} - 1) / {header} * {header};
   }}

@@ -38,10 +38,10 @@ CUT_ROWS = 50
 class Limits:
     """How far a tree may grow."""
 
-    max_regions: int = 32
+    max_regions: int = 24
     max_boxes: int = 4_000
     """Boxes whose bounds are computed: about a millisecond each."""
-    max_bytes: int = 192 * 1024
+    max_bytes: int = 256 * 1024
     """Data of all regions: half of a small second-level cache, as requests of any region may come next."""
     min_share: float = 0.002
     """Boxes with a smaller share of the traffic are left to the dense code."""

@@ -1,4 +1,4 @@
-"""Proven regions: compiled code against the interpreter within the stated bound, misses, bundles, reasons to decline."""
+"""Proven regions: compiled code against the interpreter within the stated bound, misses, bundles, declining."""
 
 from __future__ import annotations
 
