@@ -107,9 +107,9 @@ def _loops(inputs: int, outputs: int, blocks: list[Program], *, guarded: bool) -
         return loops
     return f"""\
   while (r < n) {{
-    const int32_t place = route(x + r * {inputs});
-    if (place >= 0) {{
-      answer(x + r * {inputs}, out + r * {outputs}, place);
+    const int32_t found = route(x + r * {inputs});
+    if (found >= 0) {{
+      answer(x + r * {inputs}, out + r * {outputs}, found);
       r++;
       continue;
     }}

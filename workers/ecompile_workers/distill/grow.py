@@ -68,7 +68,9 @@ def estimated_cost(chain: Chain, fates: Sequence[Fates]) -> float:
 def dense_cost(chain: Chain) -> float:
     """The same measure for the dense code."""
     steps = len(chain.layers) * STEP_COST
-    vectors = sum(int(layer.weight.shape[0]) * -(-int(layer.weight.shape[1]) // ASSUMED_LANES) for layer in chain.layers)
+    vectors = sum(
+        int(layer.weight.shape[0]) * -(-int(layer.weight.shape[1]) // ASSUMED_LANES) for layer in chain.layers
+    )
     return vectors + steps
 
 
