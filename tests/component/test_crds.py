@@ -35,7 +35,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("serving.replicas", 100000, "spec.serving.replicas"),
         ("serving.protocol", "grpc", "only rest is supported"),
         ("serving.autoscaling", {"minReplicas": 1, "maxReplicas": 2}, "not supported by this version"),
-        ("distill.strategies", ["symbolic"], "only fold and exact are supported"),
+        ("distill.strategies", ["symbolic"], "only fold, exact and regions are supported"),
         ("rollout.steps", [{"mode": "canary"}], "first step must be a shadow step"),
         ("revalidation.schedule", "0 * * * *", "not supported by this version"),
         ("revalidation.maxAttempts", 0, "spec.revalidation.maxAttempts"),
