@@ -109,7 +109,7 @@ class Strategy(StrEnum):
     SYMBOLIC = "symbolic"
 
 
-SUPPORTED_STRATEGIES = (Strategy.FOLD, Strategy.EXACT)
+SUPPORTED_STRATEGIES = (Strategy.FOLD, Strategy.EXACT, Strategy.REGIONS)
 
 
 class Target(StrEnum):
@@ -128,8 +128,8 @@ class Distill(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
-                "!has(self.strategies) || self.strategies.all(s, s in ['fold','exact'])",
-                "spec.distill.strategies: only fold and exact are supported by this version; remove the others",
+                "!has(self.strategies) || self.strategies.all(s, s in ['fold','exact','regions'])",
+                "spec.distill.strategies: only fold, exact and regions are supported by this version",
             ),
             (
                 "!has(self.targets) || self.targets.all(t, t in ['x86-64-v2','x86-64-v3','x86-64-v4'])",

@@ -35,7 +35,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("serving.replicas", 100000, "spec.serving.replicas"),
         ("serving.protocol", "grpc", "only rest is supported"),
         ("serving.autoscaling", {"minReplicas": 1, "maxReplicas": 2}, "resources.requests.cpu"),
-        ("distill.strategies", ["symbolic"], "only fold and exact are supported"),
+        ("distill.strategies", ["symbolic"], "only fold, exact and regions are supported"),
         ("rollout.steps", [{"mode": "canary"}], "first step must be a shadow step"),
         ("revalidation.schedule", "hourly", "spec.revalidation.schedule"),
         ("rollout.windows", [{"start": "25:00", "durationMinutes": 5}], "spec.rollout.windows"),

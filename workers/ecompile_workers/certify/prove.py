@@ -13,8 +13,9 @@ from .reduction import Fates, choose_fates, counted_macs, reduce
 from .regions import Region
 from .rounding import evaluation_error, reduced_stages, source_stages
 
-STATED_SLACK = 1e-4
-"""Stated bounds are larger than derived ones by this share: the checker's own arithmetic rounds differently."""
+STATED_SLACK = 1e-3
+"""Stated bounds are larger than derived ones by this share: the checker rounds differently (seen: 2e-4, where folded
+weights cancel)."""
 
 Cost = Callable[[Chain, Sequence[Fates]], float]
 """What a reduced network is expected to take."""

@@ -107,9 +107,9 @@ def _loops(inputs: int, outputs: int, blocks: list[Program], *, guarded: bool) -
         return loops
     return f"""\
   while (r < n) {{
-    const int32_t place = route(x + r * {inputs});
-    if (place >= 0) {{
-      answer(x + r * {inputs}, out + r * {outputs}, place);
+    const int32_t found = route(x + r * {inputs});
+    if (found >= 0) {{
+      answer(x + r * {inputs}, out + r * {outputs}, found);
       r++;
       continue;
     }}
@@ -139,7 +139,8 @@ int eco_run(const float *x, float *y, int64_t n, void *scratch, uint32_t *reason
   int64_t r = 0;
 {loops}
   if (!finite(out, n * {outputs})) return *reason = 3;
-  memcpy(y, out, n * {4 * outputs});
+  if (n == 1) __builtin_memcpy(y, out, {4 * outputs});
+  else memcpy(y, out, n * {4 * outputs});
   return *reason = 0;
 }}
 """

@@ -19,12 +19,12 @@ from ..certify.reduction import Fate, Fates
 from ..certify.regions import Hit, Miss, Region, RegionTree, Split, TreeNode
 from ..ir.graph import Array
 
-STEP_COST = 20.0
-"""What starting one more step of a reduced network takes, in multiply-adds of a vector: about 6 ns."""
+STEP_COST = 10.0
+"""What starting one more step of a reduced network takes, in multiply-adds of a vector: about 3 ns."""
 REGION_COST = 40.0
 """The same for answering at all."""
-LEVEL_COST = 8.0
-"""The same for one more level of the tree: a branch that is predicted half of the time."""
+LEVEL_COST = 16.0
+"""The same for one more level of the tree: branches that are often mispredicted (measured)."""
 ASSUMED_LANES = 8
 CUT_SHARE = 0.25
 """Where a box reaches past its traffic by more than this share of its width, it is cut there."""
@@ -41,7 +41,7 @@ class Limits:
     max_regions: int = 32
     max_boxes: int = 4_000
     """Boxes whose bounds are computed: about a millisecond each."""
-    max_bytes: int = 192 * 1024
+    max_bytes: int = 256 * 1024
     """Data of all regions: half of a small second-level cache, as requests of any region may come next."""
     min_share: float = 0.002
     """Boxes with a smaller share of the traffic are left to the dense code."""
@@ -68,7 +68,9 @@ def estimated_cost(chain: Chain, fates: Sequence[Fates]) -> float:
 def dense_cost(chain: Chain) -> float:
     """The same measure for the dense code."""
     steps = len(chain.layers) * STEP_COST
-    vectors = sum(int(layer.weight.shape[0]) * -(-int(layer.weight.shape[1]) // ASSUMED_LANES) for layer in chain.layers)
+    vectors = sum(
+        int(layer.weight.shape[0]) * -(-int(layer.weight.shape[1]) // ASSUMED_LANES) for layer in chain.layers
+    )
     return vectors + steps
 
 

@@ -54,6 +54,7 @@ def distill_segment(context: Context, index: int) -> JobResult:
         bound=clopper_pearson_upper(over, samples, equivalence.confidence),
         confidence=equivalence.confidence,
     )
+    proof = found.regions
     content = write_bundle(
         graph=graph,
         compiled=found.compiled,
@@ -67,7 +68,16 @@ def distill_segment(context: Context, index: int) -> JobResult:
             "strategy": found.strategy,
             "evidence": evidence.model_dump(mode="json", by_alias=True, exclude_none=True),
             "toolchain": toolchain.version(),
+            **(
+                {
+                    "proof": proof.evidence.model_dump(mode="json", by_alias=True, exclude_none=True),
+                    "hitShare": proof.hit_share,
+                }
+                if proof is not None
+                else {}
+            ),
         },
+        certificate=proof.certificate if proof is not None else None,
         key=context.signing_key,
     )
     uri = context.place("distill", f"{segment.name}.eco")
@@ -77,7 +87,7 @@ def distill_segment(context: Context, index: int) -> JobResult:
         distill=DistillReport(
             segment=index,
             pays=True,
-            reason=f"measured {found.speedup:.2f}x ONNX Runtime at batch 1 on {level}",
+            reason="; ".join((f"measured {found.speedup:.2f}x ONNX Runtime at batch 1 on {level}", *found.declined)),
             bundle_uri=uri,
             bundle_digest=digest,
             strategy=found.strategy,

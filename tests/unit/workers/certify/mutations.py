@@ -112,7 +112,7 @@ def bound(document: Document, rng: Generator) -> None:
     region = _region(document, rng)
     values = region[rng.choice(["bound", "realBound"])]
     index = rng.integers(len(values))
-    values[index] = float(values[index] * rng.choice([0.0, 0.5, 0.9, 0.999, -1.0]))
+    values[index] = float(values[index] * rng.choice([0.0, 0.5, 0.9, 0.99, -1.0]))
 
 
 def structure(document: Document, rng: Generator) -> None:

@@ -17,7 +17,6 @@ from ecompile_workers.certify.network import read_chain
 from ecompile_workers.certify.prove import prove
 from ecompile_workers.certify.regions import Hit, RegionTree
 
-from ..networks import make_graph
 from .cases import box_rows, normed_graph, small_case, small_certificate
 from .mutations import CORRUPTIONS, changed_network
 from .second_opinion import is_true

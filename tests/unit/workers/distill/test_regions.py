@@ -1,4 +1,4 @@
-"""Proven regions: compiled code against the interpreter within the stated bound, misses, bundles, reasons to decline."""
+"""Proven regions: compiled code against the interpreter within the stated bound, misses, bundles, declining."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ecompile_crds.errors import Code, ModelError
 from ecompile_crds.evidence import EvidenceKind
+from ecompile_crds.hybridmodel import Distill, Strategy, Target
 from ecompile_workers.certify.certificate import write_certificate
 from ecompile_workers.certify.checker import check
 from ecompile_workers.certify.network import read_chain
@@ -19,6 +20,7 @@ from ecompile_workers.codegen.abi import GuardBox
 from ecompile_workers.codegen.bundle import read_bundle, write_bundle
 from ecompile_workers.codegen.compile import compile_graph
 from ecompile_workers.codegen.loader import CompiledFunction
+from ecompile_workers.distill import orchestrator
 from ecompile_workers.distill.grow import Limits
 from ecompile_workers.distill.orchestrator import cpu_levels
 from ecompile_workers.distill.outcome import Declined
@@ -26,6 +28,7 @@ from ecompile_workers.distill.regions import Regions, find_regions
 from ecompile_workers.ir import interpreter
 from ecompile_workers.ir.graph import Graph, Op
 from ecompile_workers.ir.load import load_source
+from ecompile_workers.ir.to_onnx import export
 from numpy.typing import NDArray
 
 from ..certify.cases import box_rows, small_case
@@ -134,13 +137,28 @@ def test_acas_traffic_is_covered_and_within_bounds(acas: Graph) -> None:
     [
         (make_graph([3, 4, 2], Op.TANH), 500, "not a chain of matrices and ReLUs"),
         (make_graph([3, 40, 40, 2]), 20, "20 calibration rows"),
-        (make_graph([80, 60, 60, 4], seed=1), 500, "80 inputs"),
+        (make_graph([80, 60, 60, 4], seed=1), 500, "no box that holds traffic"),
     ],
 )
 def test_it_declines_with_the_reason(graph: Graph, rows: int, reason: str) -> None:
     found = find_regions(graph, np.random.default_rng(0).normal(size=(rows, graph.input.size)).astype(np.float32))
     assert isinstance(found, Declined)
     assert reason in found.reason
+
+
+@pytest.mark.parametrize(("gain", "strategy"), [(2.0, "regions"), (1.0, "exact")])
+def test_regions_serve_where_the_measurement_says_so(
+    acas: Graph, monkeypatch: pytest.MonkeyPatch, gain: float, strategy: str
+) -> None:
+    monkeypatch.setattr(orchestrator, "traffic_gain", lambda module, other, rows: gain)
+    policy = Distill(strategies=[Strategy.EXACT, Strategy.REGIONS], targets=[Target(LEVELS[0])])
+    found = orchestrator.distill(
+        acas, export(acas).SerializeToString(), traffic(acas, 1000, 0).reshape(1000, -1), policy
+    )
+    assert isinstance(found, orchestrator.Distilled), found
+    assert found.strategy == strategy
+    assert (found.regions is not None) == (strategy == "regions")
+    assert [reason.split(":")[0] for reason in found.declined] == ([] if strategy == "regions" else ["regions"])
 
 
 def make_bundle(certificate: bytes | None) -> bytes:
