@@ -16,7 +16,7 @@ from ..distill.measure import session
 from ..ir.graph import Tensor
 from ..ir.load import load_source, neural_segment
 from ..ir.segments import split
-from ..trace import nfrtrace, stability
+from ..trace import capture, stability
 from .context import Context, infer, pack_graphs
 
 TRACE_RATE = 0.1
@@ -64,7 +64,7 @@ def profile(context: Context) -> JobResult:
             units += found
             score = float(np.mean([u.stability for u in found])) if found else None
             if traced is None:
-                nfrtrace.capture(segment.graph, current, trace, model_digest=digest, rate=TRACE_RATE, seed=TRACE_SEED)
+                capture.capture(segment.graph, current, trace, model_digest=digest, rate=TRACE_RATE, seed=TRACE_SEED)
                 traced = put("trace.nfrtrace", trace.getvalue())
         made.append(
             PlanSegment(
