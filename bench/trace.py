@@ -21,7 +21,7 @@ from torch import nn
 BATCHES = (1, 64)
 CHUNKS = 60
 """Turns per network."""
-MIN_SAMPLED = 40
+MIN_SAMPLED = 20
 """Sampled calls to expect in a measurement, so that their cost is in it and not left to chance."""
 MIN_SECONDS = 2.0
 

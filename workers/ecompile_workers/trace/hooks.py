@@ -34,8 +34,8 @@ from .sampling import MAX_VALUES, Gaps, fingerprint, positions
 
 Rows = NDArray[np.float32]
 Places = NDArray[np.int64]
-DEFAULT_RATE = 0.001
-"""One call in a thousand: a sampled call of a small network costs as much as ten others (`bench/trace.py`)."""
+DEFAULT_RATE = 0.0005
+"""One call in two thousand: a sampled call of a small network costs as much as ten others (`bench/trace.py`)."""
 MAX_ROWS = 8
 """Rows recorded of a sampled call, drawn at random from its batch."""
 ROOT = "."
