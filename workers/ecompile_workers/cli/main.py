@@ -12,6 +12,8 @@ from typing import Any
 from ecompile_crds import audit as chain
 from ecompile_crds.errors import EcompileError
 
+from .tracing import add_trace_commands
+
 VERSION = "0.1.0"
 DEFAULT_ARTIFACTS = Path(".ecompile") / "artifacts"
 
@@ -269,6 +271,7 @@ def parser() -> argparse.ArgumentParser:
     top_command.add_argument("--once", action="store_true", help="show the figures of one interval and end")
     profile = add("profile", "how a network is cut, and what stays neural", _profile)
     profile.add_argument("file", type=Path)
+    add_trace_commands(add)
     inspect = add("inspect", "contents of a package or a bundle, after its signature is checked", _inspect)
     inspect.add_argument("file", type=Path)
     inspect.add_argument("--key", type=Path, help="trusted ed25519 public key (PEM); a bundle needs one")

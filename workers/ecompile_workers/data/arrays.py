@@ -66,6 +66,23 @@ def parse(
     return Rows(inputs=_checked(values, where=f"{name}, array {found}", shape=shape), labels=labels)
 
 
+def row_type(
+    content: bytes, *, name: str, array: str | None = None, names: Sequence[str] = CALIBRATION_NAMES
+) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape of a row and element type of the array that `parse` would take, for networks whose input is not known.
+
+    Raises DataError where the file has no such array.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            found = array or _pick(archive.files, names)
+            if found is not None and found in archive.files and archive[found].ndim >= 1:
+                return archive[found].shape[1:], archive[found].dtype
+    except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError, AttributeError, TypeError) as error:
+        raise DataError(Code.DATA_MALFORMED, f"{name}: not a readable .npz file: {error}.") from error
+    raise DataError(Code.DATA_MALFORMED, f"{name}: it has no array of rows; name it inputs, or add #name to the path.")
+
+
 def _pick(present: Sequence[str], names: Sequence[str]) -> str | None:
     found = next((key for key in names if key in present), None)
     return present[0] if found is None and len(present) == 1 else found

@@ -7,7 +7,6 @@ import io
 import tempfile
 from pathlib import Path
 
-import numpy as np
 from ecompile_crds.jobs import JobResult, ProfileReport, SegmentReport
 from ecompile_crds.plan import Plan, PlanFile, PlanSegment, PlanTensor
 
@@ -16,7 +15,7 @@ from ..distill.measure import session
 from ..ir.graph import Tensor
 from ..ir.load import load_source, neural_segment
 from ..ir.segments import split
-from ..trace import nfrtrace, stability
+from ..trace import capture, manifest, stability
 from .context import Context, infer, pack_graphs
 
 TRACE_RATE = 0.1
@@ -51,7 +50,7 @@ def profile(context: Context) -> JobResult:
     neural = put("model.onnx", source.neural.SerializeToString())
     current = rows
     made: list[PlanSegment] = []
-    units: list[stability.UnitStability] = []
+    layers: list[stability.LayerStability] = []
     trace = io.BytesIO()
     traced: PlanFile | None = None
     for segment in segments:
@@ -61,10 +60,10 @@ def profile(context: Context) -> JobResult:
         score = None
         if segment.compilable:
             found = stability.measure(segment.graph, current)
-            units += found
-            score = float(np.mean([u.stability for u in found])) if found else None
+            layers += found
+            score = manifest.mean_stability(found)
             if traced is None:
-                nfrtrace.capture(segment.graph, current, trace, model_digest=digest, rate=TRACE_RATE, seed=TRACE_SEED)
+                capture.capture(segment.graph, current, trace, model_digest=digest, rate=TRACE_RATE, seed=TRACE_SEED)
                 traced = put("trace.nfrtrace", trace.getvalue())
         made.append(
             PlanSegment(
@@ -81,7 +80,7 @@ def profile(context: Context) -> JobResult:
         )
         if segment.index + 1 < len(segments):
             current = infer(session(model), current)
-    stable = put("stability.nfrsg", stability.manifest(tuple(units), model_digest=digest))
+    stable = put("stability.nfrsg", manifest.manifest(layers, model_digest=digest))
     plan = Plan(
         namespace=job.namespace,
         model=job.model,

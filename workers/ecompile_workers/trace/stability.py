@@ -1,109 +1,146 @@
 """Stability of units over inputs: reported and used to rank, never a proof and never a gate.
 
-S = 1 - sigma / (mu + 1e-6) over the absolute activation of a unit.
+S = 1 - sigma / (mu + 1e-6), of the absolute value of a unit over rows and positions. Moments are merged block by block
+(Chan, Golub and LeVeque, 1979), so memory is that of one block of rows, and a spread far below the mean is not lost.
+Impact = mean |value| times the norm of the weights that read the unit.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import DBSCAN
 
 from ..ir.graph import Graph, Node, Op
 from ..ir.interpreter import Values, run
+from .capture import block_rows
+from .nfrtrace import Kind, Record
+from .units import influence, layers, unit_axes
 
 EPSILON = 1e-6
 THRESHOLD = 0.95
-DBSCAN_EPS = 0.05
-DBSCAN_MIN_SAMPLES = 5
-TOP_UNITS = 50
-MERGE_COVERAGE = 0.80
-"""Groups whose units overlap by more than this are one."""
-SCHEMA_VERSION = 1
 MAX_ROWS = 2048
+
+Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnitStability:
-    """One unit of one layer."""
+class LayerStability:
+    """The units of one layer; all arrays [units]."""
 
     layer: str
-    unit: int
-    stability: float
-    impact: float
-    """Mean |activation| times the norm of the weights that read it."""
-    dead: bool
+    operator: str
+    """Of the graph; "trace" where only values are known."""
+    units: NDArray[np.int64]
+    """Which indices along the axis of units these are."""
+    stability: Numbers
+    mean: Numbers
+    """Of the absolute value."""
+    impact: Numbers
+    dead: NDArray[np.bool_]
     """Never above zero on these inputs, after a ReLU."""
+    samples: int
+    """Values that each figure is made of: rows times positions."""
+
+    @property
+    def score(self) -> Numbers:
+        """What units are ranked by: stability (at least 0) times impact."""
+        return np.asarray(np.maximum(self.stability, 0.0) * self.impact)
 
 
-def stability(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """S per unit for activations [rows, units]."""
-    magnitude = np.abs(values)
-    return np.asarray(1.0 - magnitude.std(axis=0) / (magnitude.mean(axis=0) + EPSILON))
+class Moments:
+    """Count, mean, sum of squared differences and maximum per unit; blocks of values come one after the other."""
+
+    def __init__(self, units: int) -> None:
+        self.count = 0
+        self.mean = np.zeros(units)
+        self.squares = np.zeros(units)
+        self.highest = np.full(units, -np.inf)
+
+    def add(self, values: Numbers) -> None:
+        """Merge values [samples, units]; what is not finite counts as 0."""
+        finite = np.where(np.isfinite(values), values, 0.0)
+        magnitude = np.abs(finite)
+        count, mean = len(values), magnitude.mean(axis=0)
+        total = self.count + count
+        change = mean - self.mean
+        self.squares += ((magnitude - mean) ** 2).sum(axis=0) + change**2 * (self.count * count / total)
+        self.mean += change * (count / total)
+        self.count = total
+        self.highest = np.maximum(self.highest, finite.max(axis=0))
+
+    @property
+    def stability(self) -> Numbers:
+        """S per unit."""
+        spread = np.sqrt(self.squares / max(1, self.count))
+        return np.asarray(1.0 - spread / (self.mean + EPSILON))
 
 
-def measure(graph: Graph, inputs: NDArray[np.float32]) -> tuple[UnitStability, ...]:
-    """Stability of every unit behind an activation, on at most 2,048 rows."""
-    found: list[UnitStability] = []
-    readers = {n.inputs[0]: n.constants["weight"] for n in graph.nodes if n.op is Op.GEMM}
+def measure(graph: Graph, inputs: NDArray[np.float32]) -> tuple[LayerStability, ...]:
+    """Stability of all layers of a graph without opaque nodes, on at most 2,048 rows [rows, features]."""
+    axes = unit_axes(graph)
+    reported = {node.output.name: node for node in layers(graph)}
+    moments = {
+        name: Moments(node.output.shape[axes[name]] if node.output.shape else 1) for name, node in reported.items()
+    }
 
     def visit(node: Node, values: Values) -> None:
-        if node.op not in (Op.RELU, Op.TANH, Op.SIGMOID):
-            return
-        flat = values.reshape(len(values), -1)
-        scores = stability(flat)
-        reader = readers.get(node.output.name)
-        norms = np.linalg.norm(reader, axis=1) if reader is not None else np.ones(flat.shape[1])
-        impact = np.abs(flat).mean(axis=0) * norms
-        dead = np.asarray((flat <= 0).all(axis=0)) if node.op is Op.RELU else np.zeros(flat.shape[1], dtype=bool)
-        found.extend(
-            UnitStability(
-                layer=node.output.name, unit=i, stability=float(scores[i]), impact=float(impact[i]), dead=bool(dead[i])
-            )
-            for i in range(flat.shape[1])
-        )
+        name = node.output.name
+        if name in moments:
+            last = np.moveaxis(values, axes[name] + 1, -1) if node.output.shape else values
+            moments[name].add(last.reshape(-1, len(moments[name].mean)))
 
-    run(graph, inputs[:MAX_ROWS], visit=visit)
-    return tuple(found)
+    step = block_rows(graph)
+    rows = inputs[:MAX_ROWS]
+    for start in range(0, len(rows), step):
+        run(graph, rows[start : start + step], visit=visit)
+    read = influence(graph, axes)
+    return tuple(
+        _layer(name, node.op, np.arange(len(moments[name].mean)), moments[name], read[name], relu=node.op is Op.RELU)
+        for name, node in reported.items()
+    )
 
 
-def groups(units: tuple[UnitStability, ...]) -> list[list[int]]:
-    """Indices of units with like stability and impact (DBSCAN); groups that overlap by more than 80 % are merged."""
-    if len(units) < DBSCAN_MIN_SAMPLES:
-        return []
-    impacts = np.array([u.impact for u in units])
-    points = np.stack([[u.stability for u in units], impacts / max(impacts.max(), EPSILON)], axis=1)
-    labels = DBSCAN(eps=DBSCAN_EPS, min_samples=DBSCAN_MIN_SAMPLES).fit_predict(points)
-    found = [set(np.flatnonzero(labels == label).tolist()) for label in sorted(set(labels) - {-1})]
-    merged: list[set[int]] = []
-    for group in found:
-        for other in merged:
-            if len(group & other) > MERGE_COVERAGE * min(len(group), len(other)):
-                other |= group
-                break
+def measure_records(records: Iterable[Record]) -> tuple[LayerStability, ...]:
+    """The same from the activations of a trace, one record in memory at a time.
+
+    Values of images [channels, height, width] are taken per channel, of sequences [steps, features] per feature; where
+    a layer was sampled, per value. Weights are not known, so impact is the mean absolute value; nothing is called dead.
+    """
+    found: dict[str, tuple[NDArray[np.int64], Moments]] = {}
+    for record in records:
+        if record.kind is not Kind.ACTIVATION:
+            continue
+        values = record.values.astype(np.float64)
+        if record.positions is None and len(record.shape) > 1:
+            values = np.moveaxis(values, 0 if len(record.shape) >= 3 else -1, -1)
+            values = values.reshape(-1, values.shape[-1])
         else:
-            merged.append(group)
-    return [sorted(group) for group in merged]
+            values = values.reshape(1, -1)
+        width = values.shape[1]
+        if record.layer not in found:
+            units = np.arange(width) if record.positions is None else record.positions
+            found[record.layer] = (units, Moments(width))
+        if len(found[record.layer][1].mean) == width:  # a layer that is used twice, with other shapes, counts once
+            found[record.layer][1].add(values)
+    return tuple(
+        _layer(name, "trace", units, moments, np.ones(len(units)), relu=False)
+        for name, (units, moments) in found.items()
+    )
 
 
-def manifest(units: tuple[UnitStability, ...], *, model_digest: str) -> bytes:
-    """The `.nfrsg` file: summary, groups, and the top 50 units by stability times impact."""
-    ranked = sorted(units, key=lambda u: -max(u.stability, 0.0) * u.impact)[:TOP_UNITS]
-    scores = [u.stability for u in units if not u.dead]
-    document: dict[str, Any] = {
-        "schemaVersion": SCHEMA_VERSION,
-        "modelDigest": model_digest,
-        "threshold": THRESHOLD,
-        "units": len(units),
-        "stable": sum(1 for u in units if u.stability > THRESHOLD and not u.dead),
-        "dead": sum(1 for u in units if u.dead),
-        "meanStability": float(np.mean(scores)) if scores else None,
-        "groups": groups(units),
-        "top": [asdict(u) for u in ranked],
-        "note": "Stability is reported and used to rank. It proves nothing about inputs not seen.",
-    }
-    return json.dumps(document, sort_keys=True, indent=1).encode()
+def _layer(
+    name: str, operator: str, units: NDArray[np.int64], moments: Moments, read: Numbers, *, relu: bool
+) -> LayerStability:
+    return LayerStability(
+        layer=name,
+        operator=str(operator),
+        units=units.astype(np.int64),
+        stability=moments.stability,
+        mean=moments.mean,
+        impact=moments.mean * read,
+        dead=(moments.highest <= 0) if relu else np.zeros(len(units), dtype=bool),
+        samples=moments.count,
+    )
