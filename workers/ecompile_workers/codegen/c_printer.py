@@ -48,10 +48,11 @@ def print_c(graph: Graph, guard: GuardBox, level: Level) -> Printed:
     scratch = max(program.printed()[1] for program in blocks)
     max_rows = max(1, min(MAX_ROWS, MAX_STAGED_FLOATS // outputs))
     staged = max_rows * outputs + level.lanes
+    body = functions.printed()
     parts = [
-        prelude(level),
+        prelude(level, body),
         _guard(inputs, lower_bound, upper_bound, level.lanes),
-        functions.printed(),
+        body,
         *bodies,
         _run(inputs, outputs, [program.rows for program in blocks], scratch, max_rows, level.lanes),
     ]
