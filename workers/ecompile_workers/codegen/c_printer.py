@@ -50,10 +50,11 @@ def print_c(graph: Graph, guard: GuardBox, level: Level, *, regions: RegionTree 
     scratch = max(program.printed()[1] for program in blocks)
     max_rows = max(1, min(MAX_ROWS, MAX_STAGED_FLOATS // outputs))
     staged = max_rows * outputs + level.lanes
+    body = functions.printed()
     parts = [
-        prelude(level),
+        prelude(level, body),
         _guard(inputs, lower_bound, upper_bound, level.lanes),
-        functions.printed(),
+        body,
         *bodies,
         print_guard_tree(regions, level, blob) if regions is not None else "",
         _run(inputs, outputs, _loops(inputs, outputs, blocks, guarded=regions is not None), scratch, max_rows),
