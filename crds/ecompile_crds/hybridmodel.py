@@ -381,6 +381,7 @@ class Revalidation(ApiModel):
     on_worker_change: bool = Field(
         default=False, description="Promoted modules are validated again when the worker image changes."
     )
+
     @field_validator("schedule")
     @classmethod
     def _comes_round(cls, value: str | None) -> str | None:

@@ -16,15 +16,20 @@ NAME = re.compile(r"\becompile_[a-z_]+")
 SERVING = ROOT / "workers" / "ecompile_workers" / "serving"
 
 
+SUFFIXES = {"Counter": ["_total"], "Gauge": [""], "Histogram": ["_bucket", "_count", "_sum"]}
+
+
 def exposed() -> set[str]:
     """Names of samples: of the operator's registry, and of the metrics made in the serving pod."""
     found = set()
     for family in REGISTRY.collect():
         suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])
         found |= {family.name + suffix for suffix in suffixes}
-    for path in SERVING.rglob("*.py"):
-        for kind, name in re.findall(r"(Counter|Gauge|Histogram)\(\s*\"(ecompile_[a-z_]+)\"", path.read_text()):
-            found |= {f"{name}_bucket", f"{name}_count"} if kind == "Histogram" else {name}
+    text = (SERVING / "metrics.py").read_text()
+    fields = re.findall(r"^ +\(\"([a-z0-9_]+)\", \"", text, flags=re.MULTILINE)
+    for kind, name in re.findall(r"(Counter|Gauge|Histogram)MetricFamily\(\s*f?\"(ecompile_[a-z_{}]+)\"", text):
+        for each in [name.replace("{field}", field) for field in fields] if "{field}" in name else [name]:
+            found |= {f"{each}{suffix}" for suffix in SUFFIXES[kind]}
     return found
 
 

@@ -20,7 +20,9 @@ from ecompile_crds.plan import Plan
 from ecompile_crds.routing import SegmentRoute
 from pydantic import ValidationError
 
+from ..certify.certificate import FILE as CERTIFICATE
 from ..codegen import levels, signing
+from ..codegen.abi import Reason
 from ..codegen.bundle import Bundle, read_bundle
 from ..codegen.loader import CompiledFunction
 from ..data import store
@@ -120,7 +122,7 @@ class ModuleStore:
                 function = bundle.load(cpu_levels())
                 self._check_sizes(function, route.segment)
                 lower, upper = _guard(bundle, function)
-                _warm(function, lower, upper)
+                _warm(function, lower, upper, has_misses=CERTIFICATE in bundle.files)
             evidence = _evidence(bundle)
             module = LoadedModule(
                 name=route.module or "",
@@ -174,12 +176,17 @@ def _evidence(bundle: Bundle) -> Evidence | None:
         return None
 
 
-def _warm(function: CompiledFunction, lower: Rows, upper: Rows) -> None:
-    """Run the point of the guard nearest to zero: pages are touched, and a module that cannot answer is found here."""
+def _warm(function: CompiledFunction, lower: Rows, upper: Rows, *, has_misses: bool) -> None:
+    """Run the point of the guard nearest to zero: pages are touched, and a module that cannot answer is found here.
+
+    `has_misses`: proven regions need not cover the whole guard, so that point may be refused.
+    """
     row = np.clip(np.zeros((1, function.inputs), dtype=np.float32), lower, upper)
     for _ in range(WARM_RUNS):
         y = np.empty((1, function.outputs), dtype=np.float32)
         reason = function.run(row, y)
+        if has_misses and reason == Reason.OUTSIDE_GUARD:
+            return
         if reason != 0 or not np.isfinite(y).all():
             raise ModelError(
                 Code.BUNDLE_INCOMPATIBLE,
