@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .base import ApiModel, cel
+from .base import ApiModel, StatusModel, cel
 from .conditions import Condition
 from .evidence import Evidence
 from .hybridmodel import CommandStatus, Digest, Uri
@@ -63,7 +63,7 @@ FINAL_STAGES = frozenset({Stage.REJECTED, Stage.RETIRED})
 """Stages that are not left, except that a retired module is validated again once its source is wanted again."""
 
 
-class RolloutStatus(ApiModel):
+class RolloutStatus(StatusModel):
     """The machine's state: the only part of status that decisions read."""
 
     stage: Stage = Stage.PENDING
@@ -79,7 +79,7 @@ class RolloutStatus(ApiModel):
     checking: bool = Field(default=False, description="Promoted: is validated again while it serves.")
 
 
-class RollbackStatus(ApiModel):
+class RollbackStatus(StatusModel):
     """Why and when the module was last taken out of service."""
 
     reason: str
@@ -93,7 +93,7 @@ class RollbackStatus(ApiModel):
     )
 
 
-class Measurements(ApiModel):
+class Measurements(StatusModel):
     """Figures of the step in force, summed over pods; for people."""
 
     requests: int = 0
@@ -109,7 +109,7 @@ class Measurements(ApiModel):
     speedup: float | None = None
 
 
-class ValidationStatus(ApiModel):
+class ValidationStatus(StatusModel):
     """Result of the newest validation."""
 
     attempt: int = 0

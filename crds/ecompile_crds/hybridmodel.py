@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from .base import ApiModel, cel
+from .base import ApiModel, StatusModel, cel
 from .conditions import Condition
 from .cron import next_time
 from .evidence import Evidence
@@ -448,7 +448,7 @@ class ModelPhase(StrEnum):
     STALLED = "Stalled"
 
 
-class SegmentStatus(ApiModel):
+class SegmentStatus(StatusModel):
     """One segment, for people."""
 
     index: int
@@ -466,7 +466,7 @@ class SegmentStatus(ApiModel):
     bundle_digest: str | None = None
 
 
-class LifeStatus(ApiModel):
+class LifeStatus(StatusModel):
     """What is known of one source: recorded from Job reports, so that it outlives the Jobs."""
 
     key: str
@@ -478,7 +478,7 @@ class LifeStatus(ApiModel):
     segments: list[SegmentStatus] = Field(default_factory=list)
 
 
-class RoutingStatus(ApiModel):
+class RoutingStatus(StatusModel):
     """The routing table in force; its generations only grow."""
 
     generation: int = 0
@@ -488,7 +488,7 @@ class RoutingStatus(ApiModel):
     live_pods: int = 0
 
 
-class CommandStatus(ApiModel):
+class CommandStatus(StatusModel):
     """The last command, its token and the answer."""
 
     token: str
@@ -500,7 +500,7 @@ class CommandStatus(ApiModel):
     )
 
 
-class FailureStatus(ApiModel):
+class FailureStatus(StatusModel):
     """Failed attempts of the step in progress; the wait before the next one doubles."""
 
     step: str

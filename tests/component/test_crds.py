@@ -34,7 +34,12 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("serving.replicas", 0, "spec.serving.replicas"),
         ("serving.replicas", 100000, "spec.serving.replicas"),
         ("serving.protocol", "grpc", "only rest is supported"),
-        ("serving.autoscaling", {"minReplicas": 1, "maxReplicas": 2}, "resources.requests.cpu"),
+        ("serving.autoscaling", {"minReplicas": 3, "maxReplicas": 2}, "must not be below minReplicas"),
+        (
+            "serving",
+            {"autoscaling": {"minReplicas": 1, "maxReplicas": 2}, "resources": {"limits": {"memory": "1Gi"}}},
+            "resources.requests.cpu",
+        ),
         ("distill.strategies", ["symbolic"], "only fold, exact and regions are supported"),
         ("rollout.steps", [{"mode": "canary"}], "first step must be a shadow step"),
         ("revalidation.schedule", "hourly", "spec.revalidation.schedule"),

@@ -47,7 +47,9 @@ def sentence(reason: str, message: str) -> str:
     detail = _short(message)
     if known is None:
         return f"{reason}: {detail}" if detail else reason
-    return f"{known} ({detail})" if detail else known
+    if reason == NO_POD:
+        return known
+    return f"{known} ({reason}: {detail})" if detail else f"{known} ({reason})"
 
 
 def _short(message: str) -> str:

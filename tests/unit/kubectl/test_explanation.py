@@ -10,7 +10,8 @@ from ecompile_crds.compiledmodule import Stage
 from ecompile_kubectl import explanation
 from ecompile_kubectl.recorded import recorded_reports
 from ecompile_operator.decide.commands import Verb
-from ecompile_operator.decide.forecast import Cause, Forecast, forecast
+from ecompile_operator.decide.forecast import Forecast, forecast
+from ecompile_operator.decide.futures import Cause
 
 from ..operator.decide.world import World, make_spec
 

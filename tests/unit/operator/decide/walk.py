@@ -123,6 +123,20 @@ def _source_changes(world: World) -> None:
 
 SHORTER = ("next decision", "job succeeds", "pods ready", "good traffic", "alert", "abort")
 SOURCE_MOVES: dict[str, Move] = {**{name: MOVES[name] for name in SHORTER}, "source changes": _source_changes}
+AGAIN = (
+    "job succeeds",
+    "job says no",
+    "job crashes",
+    "pods ready",
+    "no heartbeat",
+    "good traffic",
+    "alert",
+    "rollback",
+)
+AGAIN_MOVES: dict[str, Move] = {
+    **{name: MOVES[name] for name in ("next decision", *AGAIN, "retry", "suspend", "resume")},
+    "a day passes": lambda world: (world.step(seconds=86_400), None)[1],
+}
 STEPS = [
     {"mode": "shadow", "minComparisons": 10, "deadlineSeconds": 60},
     {"mode": "canary", "weight": 0.5, "minComparisons": 10, "deadlineSeconds": 60},
@@ -141,6 +155,10 @@ VARIANTS = {
     "automatic": Variant(make_spec(), MOVES),
     "careful": Variant(
         make_spec(rollout={"steps": STEPS, "approval": "Required", "analysis": {"onNoData": "hold"}}), MOVES
+    ),
+    "again": Variant(
+        make_spec(rollout={"steps": STEPS[:1]}, revalidation={"backoffSeconds": 10, "maxAttempts": 2, "maxAgeDays": 1}),
+        AGAIN_MOVES,
     ),
     "sources": Variant(make_spec(rollout={"steps": STEPS, "analysis": {"onNoData": "neural"}}), SOURCE_MOVES),
 }
@@ -164,6 +182,7 @@ def key(world: World) -> Key:
                 rollout.step if rollout.stage in SERVING_STAGES else 0,
                 min(rollout.failures, 2),
                 rollout.approved,
+                rollout.checking,
                 due is not None and due > world.now,
                 validation is not None and validation.passed,
             )

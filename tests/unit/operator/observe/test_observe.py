@@ -145,3 +145,10 @@ def test_progress_of_an_unknown_job_is_not_shown() -> None:
     hub.step(KEY, "made-up", 0, "owned 99%")
     found = observe(cache, hub, KEY, artifacts_uri="")
     assert found is not None and found.progress == ""
+
+
+def test_fields_of_a_later_version_do_not_take_the_others_with_them() -> None:
+    command = {"token": "t", "command": "abort t", "answer": "done", "laterField": 1}
+    status = look(model(status={"lastCommand": command, "routing": {"generation": 4, "laterField": 1}})).status
+    assert status.last_command is not None and status.last_command.token == "t"
+    assert status.routing.generation == 4
