@@ -9,7 +9,7 @@ CLUSTER ?= devcluster
 DEMO_FLAGS := --cluster $(CLUSTER) $(if $(KEEP),--keep) $(if $(YES),--yes) $(if $(RECORD),--record $(RECORD))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint test-unit test-component test-e2e generate verify docs bench images cluster-up cluster-down cluster-logs clean
+.PHONY: help setup demo test lint test-unit test-component test-e2e generate golden verify docs bench images cluster-up cluster-down cluster-logs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F'\t' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -47,14 +47,18 @@ generate: setup ## Regenerate CRDs, chart copies, control stream stubs and refer
 	cp crds/*.ecompile.dev.yaml charts/ecompile/files/
 	$(BIN)/python -m ecompile_crds.reference docs/reference
 
+golden: setup ## Rewrite the expected renders of the chart; look at the diff before committing
+	ECO_GOLDEN=1 $(PYTEST) tests/component/test_chart.py
+
 verify: setup ## Check that generated files are current
 	$(BIN)/python -m ecompile_crds.verify
 
 docs: setup ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
-bench: setup ## Benchmarks against ONNX Runtime
+bench: setup ## Benchmarks against ONNX Runtime, and of serving
 	$(BIN)/python bench/first.py
+	$(BIN)/python bench/serving.py
 
 images: setup ## Build the three images with buildah
 	$(BIN)/python -m demo.images

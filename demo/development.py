@@ -22,8 +22,12 @@ def start() -> Cluster:
     build.install_packages()
     build.build_all()
     images.pause_archive()
-    build_images()
+    archives = build_images()
+    was_up = node.is_running()
     node.up()
+    if was_up:  # a starting node imports all archives by itself
+        for archive in archives.values():
+            images.load(archive)
     return Cluster(kubectl=str(paths.BIN / "kubectl"), helm=str(paths.BIN / "helm"), kubeconfig=paths.KUBECONFIG)
 
 

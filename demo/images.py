@@ -78,12 +78,6 @@ def build_images() -> dict[str, Path]:
     return archives
 
 
-def load_images() -> None:
-    """Build what is missing and import it into the running cluster."""
-    for archive in build_images().values():
-        images.load(archive)
-
-
 if __name__ == "__main__":
     try:
         build_images()

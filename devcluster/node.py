@@ -4,158 +4,156 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import signal
-import ssl
 import subprocess
 import sys
-import time
-import urllib.request
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import files, paths, pki
+from . import cgroups, configuration, images, namespaces, network, pki, teardown, volumes
+from .addresses import KUBERNETES_SERVICE, NAME, NODE, NODE_ADDRESS, SERVER
 from .console import DevclusterError, run, say
-from .paths import NAME, STATE
+from .init import HIDDEN
+from .kubeconfig import Users
+from .lock import exclusive
+from .packages import SYSTEM_PATH
+from .paths import BIN, CACHE, CONFIG, KEYS, KUBECONFIG, LOGS, PAUSED, PID_FILE, STATE
+from .readiness import api_answers, wait_until
 
-PID_FILE = STATE / "pid"
-STOP_APISERVER = STATE / "stop-apiserver"
-START_SECONDS = 90
-"""A cluster that is not up by then will not come up; on a quiet machine it takes about ten seconds."""
-VOLUMES = 8
-HOST_LINK = f"{NAME[:8]}-host"
+START_SECONDS = 120
+"""A cluster that is not up by then will not come up; on a quiet machine it takes less than ten seconds."""
+API_SECONDS = 60
+API_COMPONENT = "kube-apiserver"
 
 
 def require_root() -> None:
     """Raises DevclusterError where a cluster cannot run here."""
     if sys.platform != "linux":
-        raise DevclusterError("the development cluster needs Linux; elsewhere use `make demo CLUSTER=kind`.")
+        raise DevclusterError("the development cluster needs Linux; elsewhere use kind.")
     if os.geteuid() != 0:
         raise DevclusterError(
-            "the development cluster needs root (namespaces, cgroups); run this with sudo, or use kind."
+            "the development cluster needs root, for namespaces and control groups: run this with sudo, or use kind."
         )
+    for directory in (STATE, CACHE):
+        if any(directory.is_relative_to(hidden) for hidden in HIDDEN):
+            raise DevclusterError(f"{directory} cannot be used: the node has its own {', '.join(HIDDEN)}.")
 
 
-def pid() -> int | None:
-    """Process of the node as the host sees it, if it runs."""
-    try:
-        number = int(PID_FILE.read_text())
-        command = Path(f"/proc/{number}/cmdline").read_bytes()
-    except (OSError, ValueError):
-        return None
-    return number if b"node.sh" in command else None
+def is_running() -> bool:
+    """Whether the node's process 1 is there."""
+    outermost = teardown.node_process()
+    return outermost is not None and teardown.init_process(outermost) is not None
+
+
+def ready() -> bool:
+    """Whether the API server answers."""
+    return api_answers(SERVER, KEYS / "ca.crt")
 
 
 def up() -> None:
-    """Start the cluster, or say that it runs already.
+    """Start the cluster, or say that it is up already.
 
-    Raises DevclusterError where it does not come up; then nothing of it is left running.
+    Raises DevclusterError where it does not come up; then nothing of it is left but its logs.
     """
     require_root()
-    if pid() is not None and ready():
-        say(f"the cluster is up already; KUBECONFIG={paths.KUBECONFIG}")
-        return
-    clean_up(quiet=True)
-    _write_files()
-    _make_cgroups()
-    _make_network()
-    say("starting etcd, API server, controller manager, scheduler, kubelet, containerd, kube-proxy, CoreDNS")
-    node = _start()
-    PID_FILE.write_text(str(node.pid))
+    with exclusive(NAME):
+        _check_ours()
+        if is_running() and _comes_back():
+            say(f"the cluster is up already; KUBECONFIG={KUBECONFIG}")
+            return
+        teardown.tear_down()
+        try:
+            _start()
+        except BaseException:
+            teardown.tear_down(keep_logs=True)
+            raise
+    say(f"up; KUBECONFIG={KUBECONFIG}")
+
+
+def down() -> None:
+    """End everything and leave nothing behind."""
+    require_root()
+    with exclusive(NAME):
+        _check_ours()
+        say("ending the cluster" if is_running() else "no cluster is running; removing what is left of one")
+        teardown.tear_down()
+    say("down; nothing of the cluster is left")
+
+
+def _check_ours() -> None:
+    """What is about to be killed and deleted must be this cluster's.
+
+    Raises DevclusterError where it is not.
+    """
+    network.check_owner()
+    if STATE.exists() and any(STATE.iterdir()) and not KEYS.is_dir() and not LOGS.is_dir():
+        raise DevclusterError(f"{STATE} has files in it that are not a cluster's; set ECO_CLUSTER_DIR to an empty one.")
+
+
+def _comes_back() -> bool:
+    """Whether a running node's API server answers, or does so when it is not paused any more."""
+    if ready():
+        return True
     try:
-        _wait(node, "API server", ready)
-        _wait(node, "node", _node_ready)
-        _kubectl_apply(files.volumes(paths.VOLUMES, VOLUMES))
-        _wait(node, "images", (STATE / "images-imported").exists)
-        _wait(node, "default service account", _service_account)
-    except DevclusterError:
-        clean_up(quiet=True, keep_logs=True)
-        raise
-    say(f"up; KUBECONFIG={paths.KUBECONFIG}")
+        resume_api()
+    except DevclusterError as error:
+        say(f"{error} Starting anew.")
+        return False
+    return True
+
+
+def _start() -> None:
+    _write_files()
+    cgroups.make()
+    if not network.NAMESPACES_MOUNT.is_mount():
+        teardown.MADE_NETNS_MOUNT.touch()
+    network.make()
+    say("starting containerd, etcd, API server, controller manager, scheduler, kubelet, kube-proxy, CoreDNS")
+    process = _spawn()
+    PID_FILE.write_text(f"{process.pid}\n")
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        importing = pool.submit(images.load_all, gone=lambda: process.poll() is not None)
+        _wait(process, "API server", ready)
+        _wait(process, "node", _node_ready)
+        kubectl("apply", "--server-side", "-f", "-", stdin=volumes.manifests())
+        _wait(process, "default service account", _service_account)
+        say(f"{importing.result()} images imported")
 
 
 def _write_files() -> None:
-    for directory in ("pki", "log", "cni", "etcd", "containerd", "kubelet"):
-        (STATE / directory).mkdir(parents=True, exist_ok=True)
-    STATE.chmod(0o755)
-    pki.make_all(STATE / "pki", addresses=["127.0.0.1", paths.NODE_ADDRESS, paths.KUBERNETES_SERVICE])
-    tokens = pki.Tokens(STATE / "pki", f"https://{paths.NODE_ADDRESS}:6443")
-    tokens.kubeconfig(paths.KUBECONFIG, "admin", "system:masters")
-    tokens.kubeconfig(STATE / "controller-manager.conf", "system:kube-controller-manager")
-    tokens.kubeconfig(STATE / "scheduler.conf", "system:kube-scheduler")
-    tokens.kubeconfig(STATE / "kubelet.conf", f"system:node:{paths.NODE}", "system:nodes")
-    tokens.kubeconfig(STATE / "proxy.conf", "system:kube-proxy")
-    tokens.kubeconfig(STATE / "coredns.conf", "coredns", "system:masters")
-    (STATE / "containerd.toml").write_text(files.containerd(STATE))
-    (STATE / "cni" / "10-bridge.conflist").write_text(files.cni())
-    (STATE / "resolv.conf").write_text("")
-    (STATE / "kubelet.yaml").write_text(files.kubelet(STATE))
-    (STATE / "proxy.yaml").write_text(files.proxy(STATE))
-    (STATE / "Corefile").write_text(files.corefile(STATE))
-    for index in range(VOLUMES):
-        _volume(f"standard-{index}")
-    tiny = _volume("tiny-0")
-    run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=0777", "tmpfs", tiny], what="making the tiny volume")
+    for directory in (CONFIG, LOGS, PAUSED, STATE / "etcd", STATE / "kubelet", STATE / "containerd"):
+        directory.mkdir(parents=True, exist_ok=True)
+    pki.make_all(KEYS, addresses=["127.0.0.1", NODE_ADDRESS, KUBERNETES_SERVICE])
+    users = Users(KEYS, SERVER)
+    users.add(KUBECONFIG, "admin", "system:masters")
+    users.add(CONFIG / "controller-manager.kubeconfig", "system:kube-controller-manager")
+    users.add(CONFIG / "scheduler.kubeconfig", "system:kube-scheduler")
+    users.add(CONFIG / "kubelet.kubeconfig", f"system:node:{NODE}", "system:nodes")
+    users.add(CONFIG / "proxy.kubeconfig", "system:kube-proxy")
+    users.add(CONFIG / "coredns.kubeconfig", "coredns", "system:masters")
+    configuration.write_all()
+    volumes.make_directories()
 
 
-def _volume(name: str) -> Path:
-    directory = paths.VOLUMES / name
-    directory.mkdir(parents=True, exist_ok=True)
-    directory.chmod(0o777)
-    return directory
-
-
-def _hierarchies() -> list[Path]:
-    """Mounted cgroup hierarchies in which a group of ours can be made (v1, one each; v2, the root)."""
-    root = Path("/sys/fs/cgroup")
-    if (root / "cgroup.controllers").exists():
-        return [root]
-    return [path for path in sorted(root.iterdir()) if path.is_dir() and (path / "cgroup.procs").exists()]
-
-
-def _make_cgroups() -> None:
-    for hierarchy in _hierarchies():
-        group = hierarchy / NAME
-        group.mkdir(exist_ok=True)
-        if hierarchy.name == "cpuset":
-            for name in ("cpus", "mems"):
-                (group / f"cpuset.{name}").write_text((hierarchy / f"cpuset.{name}").read_text())
-
-
-def _make_network() -> None:
-    what = "making the cluster's network"
-    for command in (
-        ["ip", "netns", "add", NAME],
-        ["ip", "link", "add", HOST_LINK, "type", "veth", "peer", "name", "eth0", "netns", NAME],
-        ["ip", "addr", "add", f"{paths.HOST_ADDRESS}/30", "dev", HOST_LINK],
-        ["ip", "link", "set", HOST_LINK, "up"],
-        ["ip", "-n", NAME, "link", "set", "lo", "up"],
-        ["ip", "-n", NAME, "addr", "add", f"{paths.NODE_ADDRESS}/30", "dev", "eth0"],
-        ["ip", "-n", NAME, "link", "set", "eth0", "up"],
-        ["ip", "-n", NAME, "route", "add", "default", "via", paths.HOST_ADDRESS],
-        ["ip", "route", "add", paths.SERVICE_RANGE, "via", paths.NODE_ADDRESS],
-        ["ip", "route", "add", paths.POD_RANGE, "via", paths.NODE_ADDRESS],
-    ):
-        run(command, what=what)
-
-
-def _start() -> subprocess.Popen[bytes]:
-    script = Path(__file__).parent / "node.sh"
+def _spawn() -> subprocess.Popen[bytes]:
+    """Start process 1. Its parent, `unshare`, is outside the PID namespace and ends with it."""
+    namespaces = ["--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"]
     env = {
-        **os.environ,
-        "STATE": str(STATE),
-        "BIN": str(paths.BIN),
-        "IMAGES": str(paths.IMAGES),
-        "NAME": NAME,
-        "NODE": paths.NODE,
-        "NODE_ADDRESS": paths.NODE_ADDRESS,
-        "SERVICE_RANGE": paths.SERVICE_RANGE,
-        "DNS_ADDRESS": paths.DNS_ADDRESS,
+        "PATH": SYSTEM_PATH,
+        "HOME": str(Path.home()),  # names and addresses depend on it
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "ECO_CACHE_DIR": str(CACHE),
+        "ECO_CLUSTER_DIR": str(STATE),
     }
-    command = ["nsenter", f"--net=/run/netns/{NAME}", "unshare", "-m", "-p", "-u", "-i", "--fork", "--kill-child"]
-    with (STATE / "log" / "node.log").open("ab") as log:
+    with (LOGS / "init.log").open("ab") as log:
         return subprocess.Popen(
-            [*command, "--mount-proc", "bash", str(script)],
+            [
+                *("nsenter", f"--net={network.NAMESPACE}", "unshare", *namespaces),
+                *(sys.executable, "-m", "devcluster.init"),
+            ],
             env=env,
+            cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -163,49 +161,36 @@ def _start() -> subprocess.Popen[bytes]:
         )
 
 
-def _wait(node: subprocess.Popen[bytes], what: str, condition: object) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + START_SECONDS
-    while not condition():
-        if node.poll() is not None:
-            raise DevclusterError(f"the node ended while waiting for the {what}; its logs are in {paths.LOGS}.")
-        if time.monotonic() > deadline:
-            raise DevclusterError(f"the {what} was not ready after {START_SECONDS} s; see the logs in {paths.LOGS}.")
-        time.sleep(0.1)
+def _wait(process: subprocess.Popen[bytes], what: str, condition: Callable[[], bool]) -> None:
+    def holds() -> bool:
+        if process.poll() is not None:
+            raise DevclusterError(f"the node ended while waiting for the {what}; its logs are in {LOGS}.")
+        return condition()
+
+    wait_until(
+        holds,
+        seconds=START_SECONDS,
+        otherwise=lambda: f"the {what} was not ready after {START_SECONDS} s; the logs are in {LOGS}.",
+    )
     say(f"{what} ready")
-
-
-def ready() -> bool:
-    """Whether the API server answers."""
-    return api_answers(f"https://{paths.NODE_ADDRESS}:6443", STATE / "pki" / "ca.crt")
-
-
-def api_answers(server: str, ca: Path) -> bool:
-    """Whether an API server says that it is ready."""
-    try:
-        context = ssl.create_default_context(cafile=str(ca))
-        with urllib.request.urlopen(f"{server}/readyz", context=context, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (OSError, ValueError):
-        return False
 
 
 def kubectl(*arguments: str, stdin: str | None = None) -> str:
     """Run kubectl against this cluster."""
-    command = [paths.BIN / "kubectl", "--kubeconfig", paths.KUBECONFIG, *arguments]
+    command = [BIN / "kubectl", "--kubeconfig", KUBECONFIG, *arguments]
     return run(command, what=f"kubectl {arguments[0]}", stdin=stdin)
 
 
-def _kubectl_apply(text: str) -> None:
-    kubectl("apply", "--server-side", "-f", "-", stdin=text)
+def inside(command: Sequence[str | Path], *, what: str) -> str:
+    """Run a command in the node's namespaces and return its output."""
+    return namespaces.capture(command, what=what)
 
 
 def _node_ready() -> bool:
     path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
-    try:
-        return kubectl("get", "node", paths.NODE, "-o", path) == "True"
-    except DevclusterError:
-        return False
+    with contextlib.suppress(DevclusterError):
+        return kubectl("get", "node", NODE, "-o", path) == "True"
+    return False
 
 
 def _service_account() -> bool:
@@ -215,116 +200,16 @@ def _service_account() -> bool:
     return False
 
 
-def down() -> None:
-    """End everything and leave nothing behind."""
-    require_root()
-    clean_up(quiet=False)
-
-
-def clean_up(*, quiet: bool, keep_logs: bool = False) -> None:
-    """Kill what runs, remove mounts, network and cgroups, whatever state a killed cluster left them in."""
-    running = pid()
-    if running is not None:
-        if not quiet:
-            say("stopping the cluster")
-        _kill_tree(running)
-    _kill_members()
-    subprocess.run(["ip", "netns", "del", NAME], capture_output=True, check=False)
-    subprocess.run(["ip", "link", "del", HOST_LINK], capture_output=True, check=False)
-    _unmount(STATE)
-    _remove_cgroups()
-    if STATE.exists():
-        for entry in STATE.iterdir():
-            if keep_logs and entry.name == "log":
-                continue
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry, ignore_errors=True)
-            else:
-                entry.unlink(missing_ok=True)
-        if not keep_logs:
-            shutil.rmtree(STATE, ignore_errors=True)
-    if not quiet:
-        say("down; nothing of the cluster is left")
-
-
-def _kill_tree(number: int) -> None:
-    """Kill the node's first process; `--kill-child` and the PID namespace take the rest with it."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(number, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{number}").exists() and time.monotonic() < deadline:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(number, os.WNOHANG)
-        if Path(f"/proc/{number}/stat").exists():
-            fields = Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)
-            if fields[1].split()[0] == "Z":
-                return
-        time.sleep(0.05)
-
-
-def _kill_members() -> None:
-    """Kill every process that is still in one of our cgroups."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        members: set[int] = set()
-        for hierarchy in _hierarchies():
-            for listing in (hierarchy / NAME).rglob("cgroup.procs"):
-                with contextlib.suppress(OSError):
-                    members.update(int(line) for line in listing.read_text().split() if int(line) > 0)
-        members.discard(os.getpid())
-        if not members:
-            return
-        for member in members:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(member, signal.SIGKILL)
-        time.sleep(0.1)
-
-
-def _unmount(root: Path) -> None:
-    for _ in range(5):
-        mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-        ours = [m for m in mounts if m == str(root) or m.startswith(f"{root}/")]
-        if not ours:
-            return
-        for mount in reversed(ours):
-            subprocess.run(["umount", "-l", mount], capture_output=True, check=False)
-
-
-def _remove_cgroups() -> None:
-    deadline = time.monotonic() + 10
-    for hierarchy in _hierarchies():
-        group = hierarchy / NAME
-        while group.exists() and time.monotonic() < deadline:
-            for directory in sorted((p for p in group.rglob("*") if p.is_dir()), key=lambda p: -len(p.parts)):
-                with contextlib.suppress(OSError):
-                    directory.rmdir()
-            with contextlib.suppress(OSError):
-                group.rmdir()
-            if group.exists():
-                time.sleep(0.1)
-
-
 def pause_api() -> None:
-    """Stop the API server until `resume_api`: a fault for tests."""
-    STOP_APISERVER.touch()
-    subprocess.run(["pkill", "-9", "-f", f"{paths.BIN}/kube-apiserver "], check=False)
+    """Kill the API server, keep all else, until `resume_api`: a fault for tests. Returns once it is gone."""
+    namespaces.require_running()
+    (PAUSED / API_COMPONENT).touch()
+    wait_until(lambda: not ready(), seconds=API_SECONDS, otherwise=lambda: "the API server does not end.")
 
 
 def resume_api() -> None:
-    """Let the API server start again, and wait for it."""
-    STOP_APISERVER.unlink(missing_ok=True)
-    deadline = time.monotonic() + 60
-    while not ready():
-        if time.monotonic() > deadline:
-            raise DevclusterError(f"the API server did not come back; see {paths.LOGS}/kube-apiserver.log.")
-        time.sleep(0.1)
-
-
-def inside(command: list[str | Path], *, what: str, stdin: str | None = None) -> str:
-    """Run a command in the node's namespaces."""
-    outer = pid()
-    if outer is None:
-        raise DevclusterError("no cluster is running; start one with `make cluster-up`.")
-    children = Path(f"/proc/{outer}/task/{outer}/children").read_text().split()
-    enter = ["nsenter", "-t", children[0] if children else str(outer), "-m", "-n", "-p", "-u", "-i", "--"]
-    return run([*enter, *command], what=what, stdin=stdin)
+    """Have the API server started again, and wait until it answers."""
+    namespaces.require_running()
+    (PAUSED / API_COMPONENT).unlink(missing_ok=True)
+    log = LOGS / f"{API_COMPONENT}.log"
+    wait_until(ready, seconds=API_SECONDS, otherwise=lambda: f"the API server did not come back; see {log}.")

@@ -5,24 +5,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-CACHE = Path(os.environ.get("ECO_CACHE_DIR", Path.home() / ".cache" / "ecompile" / "devcluster"))
-STATE = Path(os.environ.get("ECO_CLUSTER_DIR", CACHE / "cluster"))
+DEFAULT_CACHE = Path.home() / ".cache" / "ecompile" / "devcluster"
+CACHE = Path(os.environ.get("ECO_CACHE_DIR") or DEFAULT_CACHE).absolute()
+DEFAULT_STATE = DEFAULT_CACHE / "cluster"
+STATE = Path(os.environ.get("ECO_CLUSTER_DIR") or CACHE / "cluster").absolute()
 BIN = CACHE / "bin"
 IMAGES = CACHE / "images"
-"""OCI archives here are imported whenever the cluster starts."""
-SOURCES = Path(__file__).parent / "go"
+"""OCI archives directly in here are imported whenever a cluster starts."""
+SOURCES = Path(__file__).parent
+"""One directory per Go module."""
+
 KUBECONFIG = STATE / "kubeconfig"
+CONFIG = STATE / "config"
+KEYS = STATE / "pki"
 LOGS = STATE / "log"
 VOLUMES = STATE / "volumes"
-
-NAME = "ecompile"
-"""Network namespace, cgroup and interface prefix."""
-NODE = "ecompile-node"
-HOST_ADDRESS = "10.253.0.1"
-NODE_ADDRESS = "10.253.0.2"
-SERVICE_RANGE = "10.112.0.0/16"
-POD_RANGE = "10.254.0.0/24"
-KUBERNETES_SERVICE = "10.112.0.1"
-DNS_ADDRESS = "10.112.0.10"
-"""The static range of Service addresses starts below; dynamic ones are handed out from the upper part (KEP-3070)."""
-PAUSE_IMAGE = "ecompile.local/pause:1"
+PAUSED = STATE / "paused"
+"""A file named like a component in here keeps that component from running."""
+PID_FILE = STATE / "pid"

@@ -49,9 +49,11 @@ class Code(IntEnum):
     UNSCHEDULABLE = 3007
     CONTROL_UNAVAILABLE = 3008
     OVERLOADED = 3009
+    NOT_READY = 3010
 
     DEADLINE_EXCEEDED = 4001
     INTERRUPTED = 4002
+    REQUEST_TIMEOUT = 4003
 
     INTERNAL = 5001
     CRASHED = 5002
@@ -67,8 +69,10 @@ RETRYABLE: frozenset[Code] = frozenset(
         Code.UNSCHEDULABLE,
         Code.CONTROL_UNAVAILABLE,
         Code.OVERLOADED,
+        Code.NOT_READY,
         Code.DEADLINE_EXCEEDED,
         Code.INTERRUPTED,
+        Code.REQUEST_TIMEOUT,
         Code.INTERNAL,
         Code.CRASHED,
     }
@@ -77,6 +81,30 @@ RETRYABLE: frozenset[Code] = frozenset(
 
 EXIT_STATUS: dict[int, int] = {1: 11, 2: 12, 3: 13, 4: 14, 5: 15}
 """Process exit status per group (code // 1000). Below 128, apart from 0-2 that shells and argument parsers use."""
+
+HTTP_STATUS: dict[int, int] = {
+    1: 400,
+    2: 500,
+    3: 503,
+    4: 504,
+    5: 500,
+    Code.REQUEST_TOO_LARGE: 413,
+    Code.MODEL_NOT_FOUND: 404,
+    Code.OVERLOADED: 429,
+    Code.REQUEST_TIMEOUT: 408,
+}
+"""HTTP status per code, else per group."""
+
+GRPC_STATUS: dict[int, str] = {
+    1: "INVALID_ARGUMENT",
+    2: "FAILED_PRECONDITION",
+    3: "UNAVAILABLE",
+    4: "DEADLINE_EXCEEDED",
+    5: "INTERNAL",
+    Code.MODEL_NOT_FOUND: "NOT_FOUND",
+    Code.OVERLOADED: "RESOURCE_EXHAUSTED",
+}
+"""Name of the gRPC status (grpc.StatusCode) per code, else per group."""
 
 
 class EcompileError(Exception):
@@ -97,6 +125,27 @@ class EcompileError(Exception):
     def exit_status(self) -> int:
         """Process exit status for this error's group."""
         return EXIT_STATUS[int(self.code) // 1000]
+
+    @property
+    def http_status(self) -> int:
+        """Status of a REST answer."""
+        return HTTP_STATUS.get(self.code, HTTP_STATUS[int(self.code) // 1000])
+
+    @property
+    def grpc_status(self) -> str:
+        """Name of the status of a gRPC answer."""
+        return GRPC_STATUS.get(self.code, GRPC_STATUS[int(self.code) // 1000])
+
+    def answer(self) -> dict[str, str | int | float | bool]:
+        """What a client is told: error, code, retryable, and retryAfterSeconds where it is known."""
+        told: dict[str, str | int | float | bool] = {
+            "error": self.message,
+            "code": int(self.code),
+            "retryable": self.retryable,
+        }
+        if self.retry_after_seconds is not None:
+            told["retryAfterSeconds"] = self.retry_after_seconds
+        return told
 
 
 class DataError(EcompileError):

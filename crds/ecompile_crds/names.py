@@ -39,6 +39,8 @@ ROUTING_PATH = "/etc/ecompile/routing"
 """ConfigMap `<model>-routing`: `routing.json`."""
 ROUTING_KEY = "routing.json"
 SCRATCH_PATH = "/tmp"
+STATE_PATH = f"{SCRATCH_PATH}/ecompile-state"
+"""Of a serving pod: in an emptyDir, so that it outlives the container."""
 
 TRUST_CONFIGMAP = "ecompile-trust"
 SIGNING_SECRET = "ecompile-signing"

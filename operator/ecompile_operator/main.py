@@ -151,6 +151,7 @@ async def lead(
         decide=decide,
         now=utc_now,
         artifacts_uri=settings.artifacts_uri,
+        worker_image=settings.worker_image,
     )
     watchers = [
         Watcher(

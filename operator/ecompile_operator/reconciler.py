@@ -48,6 +48,7 @@ class Reconciler:
         decide: Decide,
         now: Callable[[], datetime],
         artifacts_uri: str,
+        worker_image: str,
     ) -> None:
         self._client = client
         self._cache = cache
@@ -57,6 +58,7 @@ class Reconciler:
         self._decide = decide
         self._now = now
         self._artifacts_uri = artifacts_uri
+        self._worker_image = worker_image
         self._looked_closely: dict[ModelKey, set[str]] = {}
         """Finished Jobs (uid) whose Pods were read again for a missing result."""
 
@@ -100,7 +102,7 @@ class Reconciler:
         """Observe, decide, apply. Returns when to look again."""
         await self._complete_results(key)
         versions = self._versions(key)
-        observed = observe(self._cache, self._hub, key, artifacts_uri=self._artifacts_uri)
+        observed = self._observe(key)
         if observed is None or observed.deleting:
             self._hub.forget(key)
             self._looked_closely.pop(key, None)
@@ -152,10 +154,13 @@ class Reconciler:
     async def _tell(self, key: ModelKey, error: Exception) -> None:
         observed = None
         with contextlib.suppress(Exception):  # what cannot be observed is logged above and has no one to tell
-            observed = observe(self._cache, self._hub, key, artifacts_uri=self._artifacts_uri)
+            observed = self._observe(key)
         if observed is not None:
             sentence = f"the operator failed on this model ({type(error).__name__}: {error}); it tries again"
             await self._applier.report_fault(observed, "InternalError", sentence)
+
+    def _observe(self, key: ModelKey) -> Observed | None:
+        return observe(self._cache, self._hub, key, artifacts_uri=self._artifacts_uri, worker_image=self._worker_image)
 
     def _versions(self, key: ModelKey) -> dict[str, str]:
         model = self._cache.models.get(key)

@@ -20,10 +20,12 @@ QUICK_STEPS = [
 def make_model(name: str, *, replicas: int = 1, steps: list[dict[str, Any]] | None = None, **spec: Any) -> Manifest:
     """The digits example under another name, quick to roll out."""
     manifest = load_example(
-        serving={"replicas": replicas},
-        rollout={"steps": steps or QUICK_STEPS},
-        revalidation={"backoffSeconds": 2, "maxAttempts": 2},
-        **spec,
+        **{
+            "serving": {"replicas": replicas},
+            "rollout": {"steps": steps or QUICK_STEPS},
+            "revalidation": {"backoffSeconds": 2, "maxAttempts": 2},
+            **spec,
+        }
     )
     manifest["metadata"]["name"] = name
     return manifest
@@ -48,6 +50,20 @@ def wait_stage(cluster: Cluster, model: str, stage: str, *, seconds: float = 180
         status = cluster.model(model).get("status", {})
         raise ClusterError(f"{error}; stages {cluster.stages(model)}, model says: {status.get('message')}") from error
     return module
+
+
+def wait_message(cluster: Cluster, model: str, text: str, *, seconds: float = 120) -> Manifest:
+    """Wait until the model's status message contains `text`; returns the status."""
+
+    def found() -> Manifest | None:
+        status: Manifest = cluster.model(model).get("status", {})
+        return status if text in status.get("message", "") else None
+
+    try:
+        status: Manifest = wait_for(f"{model} saying {text!r}", found, seconds=seconds)
+    except ClusterError as error:
+        raise ClusterError(f"{error}; it says {cluster.model(model).get('status', {}).get('message')!r}") from error
+    return status
 
 
 def wait_serving(cluster: Cluster, model: str, *, replicas: int = 1, seconds: float = 180) -> None:

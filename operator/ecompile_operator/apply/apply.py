@@ -109,7 +109,7 @@ class Applier:
         failure: KubeError | None = None
         try:
             if decision.jobs or decision.serving is not None:
-                await self.trust.ensure(owner.namespace)
+                await self.trust.ensure(owner.namespace, owner.uid)
             for new in decision.new_modules:
                 await self._create_module(owner, new.name, new.spec)
         except KubeError as error:

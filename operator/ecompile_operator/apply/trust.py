@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ecompile_crds.names import SIGNING_PUBLIC_KEY, SIGNING_SECRET
 
-from ..kube.client import KubeClient, ensure
+from ..kube.client import KubeClient, ensure, find
 from ..kube.errors import NotFound, Refused
 from ..kube.kinds import CONFIGMAP, SECRET
 from ..specs.config import build_signing_secret, build_trust
@@ -24,14 +24,17 @@ class TrustKeeper:
         self._ca_certificate = ca_certificate
         self._clock = clock
         self._checked: dict[str, float] = {}
+        self._models: dict[str, set[str]] = {}
 
-    async def ensure(self, namespace: str) -> None:
+    async def ensure(self, namespace: str, model_uid: str) -> None:
         """Make what is missing. An existing key is never replaced: bundles signed with it stay valid.
 
+        A model not seen before has its namespace looked at again: it may have been deleted and made anew.
         Raises KubeError.
         """
         checked = self._checked.get(namespace)
-        if checked is not None and self._clock() - checked < RECHECK_SECONDS:
+        fresh = checked is not None and self._clock() - checked < RECHECK_SECONDS
+        if fresh and model_uid in self._models[namespace]:
             return
         try:
             secret = await self._client.get(SECRET, namespace, SIGNING_SECRET)
@@ -45,7 +48,11 @@ class TrustKeeper:
                 "get a new key pair (modules signed with the old one then need a new distillation)."
             )
         public_key = base64.b64decode(encoded).decode()
-        await self._client.apply(
-            CONFIGMAP, build_trust(namespace, public_key=public_key, ca_certificate=self._ca_certificate)
-        )
+        wanted = build_trust(namespace, public_key=public_key, ca_certificate=self._ca_certificate)
+        found = await find(self._client, CONFIGMAP, namespace, wanted["metadata"]["name"])
+        if found is None or found.get("data") != wanted["data"]:
+            await self._client.apply(CONFIGMAP, wanted)
+        if not fresh:
+            self._models[namespace] = set()
+        self._models[namespace].add(model_uid)
         self._checked[namespace] = self._clock()

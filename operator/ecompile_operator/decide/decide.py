@@ -5,15 +5,17 @@ from __future__ import annotations
 from datetime import datetime
 
 from ecompile_crds.conditions import Condition, ConditionType, merge
+from ecompile_crds.errors import Code
 from ecompile_crds.hybridmodel import FailureStatus, HybridModelStatus, ModelPhase
 
 from .clock import to_condition_time
 from .commands import answer_commands
 from .decision import Decision, DesiredServing, ModelEvent, ModuleUpdate
 from .draft import Draft
+from .jobsteps import REASON_CODES
 from .life import advance_life, current_life, switch_serving
 from .modules import advance_module, answer_alerts
-from .observed import Observed
+from .observed import JobPhase, Observed, ObservedJob
 from .routes import current_table, route
 from .summary import summarise
 
@@ -69,10 +71,26 @@ def decide(observed: Observed, now: datetime) -> Decision:
         audit=routed.audit,
         routing=routed.table,
         jobs=tuple(draft.jobs),
+        delete_jobs=_obsolete_jobs(draft),
         serving=serving,
         events=tuple(draft.events),
         wake_at=min(draft.wakes, default=None),
     )
+
+
+def _obsolete_jobs(draft: Draft) -> tuple[str, ...]:
+    """Unfinished Jobs that nobody waits for, because their life is neither wanted nor served; and Jobs that cannot
+    start because of an image that is no longer the one in force: they are created again."""
+    lives = {draft.life.key, draft.serving.key if draft.serving is not None else draft.life.key}
+    image = draft.observed.worker_image
+
+    def obsolete(job: ObservedJob) -> bool:
+        if job.phase in (JobPhase.SUCCEEDED, JobPhase.FAILED):
+            return False
+        waits_for_image = REASON_CODES.get(job.reason) is Code.IMAGE_UNAVAILABLE
+        return job.life not in lives or (waits_for_image and job.image != image)
+
+    return tuple(job.name for job in draft.observed.jobs if obsolete(job))
 
 
 def _failure(draft: Draft) -> FailureStatus | None:

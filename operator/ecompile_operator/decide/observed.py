@@ -35,6 +35,7 @@ class ObservedJob:
     such as `ImagePullBackOff` or `Unschedulable`."""
     message: str = ""
     created_at: datetime | None = None
+    image: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,3 +160,5 @@ class Observed:
     progress: str = ""
     """Newest progress of a running Job, from the control stream."""
     artifacts_uri: str = "file:///artifacts"
+    worker_image: str = ""
+    """What a Job created now would run."""

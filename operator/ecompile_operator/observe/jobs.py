@@ -47,7 +47,13 @@ def observe_job(job: Manifest, pods: list[Manifest]) -> ObservedJob | None:
         reason=reason,
         message=message,
         created_at=datetime.fromisoformat(created) if created else None,
+        image=_image(job),
     )
+
+
+def _image(job: Manifest) -> str:
+    containers = job["spec"].get("template", {}).get("spec", {}).get("containers") or [{}]
+    return str(containers[0].get("image", ""))
 
 
 def pods_of(job: Manifest, pods: list[Manifest]) -> list[Manifest]:

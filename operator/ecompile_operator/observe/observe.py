@@ -38,7 +38,7 @@ AUDIT_KEY = "audit.jsonl"
 Status = TypeVar("Status", HybridModelStatus, CompiledModuleStatus)
 
 
-def observe(cache: Cache, hub: Hub, key: ModelKey, *, artifacts_uri: str) -> Observed | None:
+def observe(cache: Cache, hub: Hub, key: ModelKey, *, artifacts_uri: str, worker_image: str = "") -> Observed | None:
     """What is known of one HybridModel; None where it does not exist."""
     manifest = cache.models.get(key)
     if manifest is None:
@@ -71,6 +71,7 @@ def observe(cache: Cache, hub: Hub, key: ModelKey, *, artifacts_uri: str) -> Obs
         audit=_audit_head(cache.child("ConfigMap", key, audit_configmap(name))),
         progress=_progress(cache, hub.progress(key), key),
         artifacts_uri=artifacts_uri,
+        worker_image=worker_image,
     )
 
 

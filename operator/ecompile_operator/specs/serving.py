@@ -12,6 +12,8 @@ from .metadata import Owner, labels, metadata
 from .pod import container_security, env, pod_name_env, pod_security, volumes
 
 PORT = 8080
+GRPC_PORT = 8081
+"""Open Inference Protocol v2 over gRPC; the Service has the same number."""
 GRACE_SECONDS = 30
 DRAIN_SECONDS = 3
 """Between the Pod's deletion and SIGTERM: time for endpoints to be updated everywhere."""
@@ -40,7 +42,7 @@ def build_deployment(desired: DesiredServing, owner: Owner, spec: HybridModelSpe
         "image": settings.serving_image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["python", "-m", "ecompile_workers.serving"],
-        "ports": [{"name": "http", "containerPort": PORT}],
+        "ports": [{"name": "http", "containerPort": PORT}, {"name": "grpc", "containerPort": GRPC_PORT}],
         "env": [
             *env(
                 ECO_NAMESPACE=owner.namespace,
@@ -51,6 +53,7 @@ def build_deployment(desired: DesiredServing, owner: Owner, spec: HybridModelSpe
                 ECO_CONTROL_ADDRESS=settings.control_address,
                 ECO_ANALYSIS=spec.rollout.analysis.model_dump_json(by_alias=True),
                 ECO_PORT=str(PORT),
+                ECO_GRPC_PORT=str(GRPC_PORT),
                 HOME="/tmp",
             ),
             pod_name_env(),
@@ -95,6 +98,9 @@ def build_service(desired: DesiredServing, owner: Owner) -> Manifest:
         "metadata": metadata(owner, desired.service_name, COMPONENT_SERVING),
         "spec": {
             "selector": selector(owner.name),
-            "ports": [{"name": "http", "port": 80, "targetPort": "http", "appProtocol": "http"}],
+            "ports": [
+                {"name": "http", "port": 80, "targetPort": "http", "appProtocol": "http"},
+                {"name": "grpc", "port": GRPC_PORT, "targetPort": "grpc", "appProtocol": "kubernetes.io/h2c"},
+            ],
         },
     }

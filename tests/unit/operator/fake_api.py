@@ -57,3 +57,16 @@ class FakeClient(KubeClient):
         self._check(f"merge {kind.kind} {name}")
         found: dict[str, Any] = await self.get(kind, namespace, name)
         return self._store((kind.kind, namespace, name), {**found, **patch, "metadata": found["metadata"]})
+
+    async def apply(self, kind: Kind, manifest: Manifest, *, subresource: str | None = None) -> Manifest:
+        meta = manifest["metadata"]
+        self._check(f"apply {kind.kind} {meta['name']}")
+        return self._store((kind.kind, meta.get("namespace"), meta["name"]), manifest)
+
+    async def list(
+        self, kind: Kind, namespace: str | None, *, labels: str = "", fields: str = ""
+    ) -> tuple[list[Manifest], str]:
+        self._check(f"list {kind.kind}")
+        wanted = fields.removeprefix("metadata.name=")
+        places = [p for p in self.objects if p[:2] == (kind.kind, namespace) and wanted in ("", p[2])]
+        return [self.objects[place] for place in places], str(self.version)

@@ -89,6 +89,7 @@ class Stage:
             decide=decide,
             now=now,
             artifacts_uri="file:///artifacts",
+            worker_image="worker:1",
         )
 
     async def work(self, seconds: float) -> None:

@@ -13,8 +13,8 @@ from ecompile_workers.codegen.compile import compile_graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from .codegen.test_dense import LEVELS
 from .networks import KEY, make_graph, wide_box
-from .test_codegen import LEVELS
 
 GRAPH = make_graph([4, 8, 2])
 COMPILED = compile_graph(GRAPH, wide_box(4), levels=[LEVELS[0]], optimisation="O0")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,30 +11,25 @@ from typing import Any
 
 import numpy as np
 import yaml
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ecompile_crds.audit import GENESIS, AuditRecord
-from ecompile_crds.errors import Code, DataError, ModelError
+from ecompile_crds.errors import Code, DataError
 from ecompile_crds.hybridmodel import HybridModelSpec, StepMode
-from ecompile_crds.jobs import DistillReport, JobInput, JobKind, ProfileReport, ValidateReport
+from ecompile_crds.jobs import DistillReport, JobKind, ProfileReport
 from ecompile_crds.names import LABEL_EXAMPLE, SIGNING_PUBLIC_KEY
-from ecompile_crds.plan import Plan
 from ecompile_crds.routing import RouteMode, RoutingTable, SegmentRoute
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ..governance import audit
-from ..ir.load import load_source
-from ..jobs.__main__ import run
-from ..jobs.context import Context
-from ..serving.bridge import Bridge
-from ..serving.modules import ModuleStore
+from ..hybrid.life import LocalLife, LocalModel
+from ..serving.counters import SegmentCounters
+from ..serving.local import LocalPod
 
 Say = Callable[[str], None]
 Rows = NDArray[np.float32]
-LIFE = "local"
-SYNTHETIC_ROWS = 1200
 DRIFT_FACTOR = 8.0
+CHECK_REQUESTS = 50
+"""Requests between two looks at alerts and comparisons."""
 
 
 @dataclass
@@ -45,16 +40,12 @@ class LocalReport:
     synthetic_calibration: bool = False
     segments: list[dict[str, Any]] = field(default_factory=list)
     rollout: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalModel:
-    """A HybridModel as this machine sees it."""
-
-    name: str
-    spec: HybridModelSpec
-    artifacts: Path
-    synthetic: bool = False
+    source: str = ""
+    """File of the network."""
+    bundles: list[str] = field(default_factory=list)
+    """Files of the modules that passed; `ecompile serve` takes them."""
+    key: str = ""
+    """File of the public key that they are signed with."""
 
 
 def read_manifest(path: Path, artifacts: Path, say: Say) -> LocalModel:
@@ -82,85 +73,34 @@ def read_manifest(path: Path, artifacts: Path, say: Say) -> LocalModel:
     return LocalModel(name=name, spec=spec, artifacts=artifacts)
 
 
-def read_network(path: Path, calibration: str | None, held_out: str | None, artifacts: Path) -> LocalModel:
-    """A bare network file; without calibration data, seeded standard-normal rows stand in and the report says so."""
-    if not path.exists():
-        raise DataError(Code.DATA_MISSING, f"{path}: no such file.")
-    kind = {".onnx": "onnx", ".pt2": "pt2"}.get(path.suffix)
-    if kind is None:
-        raise ModelError(
-            Code.MODEL_UNSUPPORTED, f"{path}: a .onnx or .pt2 file, or a HybridModel in YAML, is expected."
-        )
-    synthetic = calibration is None
-    if calibration is None:
-        size = load_source(path).graph.input.size
-        rows = np.random.default_rng(0).normal(size=(SYNTHETIC_ROWS, size)).astype(np.float32)
-        target = artifacts / path.stem / "synthetic.npz"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(target, inputs=rows)
-        calibration = str(target)
-    spec: dict[str, Any] = {
-        "source": {"uri": f"file://{path.resolve()}", "format": kind},
-        "calibration": {"uri": _file_uri(calibration)},
-    }
-    if held_out is not None:
-        spec["heldOut"] = {"uri": _file_uri(held_out)}
-    name = path.stem.lower().replace("_", "-")
-    return LocalModel(name=name, spec=HybridModelSpec.model_validate(spec), artifacts=artifacts, synthetic=synthetic)
-
-
-def _file_uri(location: str) -> str:
-    path, hash_, array = location.partition("#")
-    return f"file://{Path(path).resolve()}{hash_}{array}"
-
-
 class LocalRun:
-    """One life. The key is made for the run: nothing local is trusted elsewhere."""
+    """One life, told step by step."""
 
     def __init__(self, model: LocalModel, say: Say) -> None:
         self._model = model
         self._say = say
-        self._key = Ed25519PrivateKey.generate()
+        self._life = LocalLife(model)
         self.report = LocalReport(model=model.name, synthetic_calibration=model.synthetic)
-
-    def _context(self, kind: JobKind, **told: Any) -> Context:
-        spec = self._model.spec
-        job = JobInput.model_validate(
-            {
-                "kind": kind,
-                "namespace": "local",
-                "model": self._model.name,
-                "job": f"{self._model.name}-{kind.value}",
-                "life": LIFE,
-                "sourceUri": spec.source.uri,
-                "sourceDigest": spec.source.digest,
-                "sourceFormat": spec.source.format.value,
-                "calibrationUri": spec.calibration.uri,
-                "calibrationDigest": spec.calibration.digest,
-                "heldOutUri": spec.held_out.uri if spec.held_out is not None else None,
-                "artifactsUri": "file:///artifacts",
-                "distill": spec.distill.model_dump(mode="json", by_alias=True),
-                "equivalence": spec.equivalence.model_dump(mode="json", by_alias=True, exclude_none=True),
-                **told,
-            }
-        )
-        return Context(
-            job=job,
-            progress=lambda step, fraction: None,
-            signing_key=self._key,
-            trusted_keys=(self._key.public_key(),),
-            local_root=self._model.artifacts,
-        )
 
     def run(self) -> LocalReport:
         """Profile, distil, validate; then serve what passed through a rollout, a drift and a revalidation."""
         self._say("profile")
-        profile = run(self._context(JobKind.PROFILE), index=0).profile
-        assert profile is not None
+        profile = self._life.profile()
         passed = [made for segment in profile.segments if (made := self._segment(profile, segment.index)) is not None]
         if passed:
+            self._keep(passed)
             self._serve(profile, passed)
         return self.report
+
+    def _keep(self, passed: list[DistillReport]) -> None:
+        """Tell where the bundles are, and keep the public key they are signed with beside the audit log."""
+        folder = self._model.artifacts / "local" / self._model.name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / SIGNING_PUBLIC_KEY).write_bytes(self._life.public_key_pem)
+        self.report.source = str(self._life.location(self._model.spec.source.uri))
+        self.report.key = str(folder / SIGNING_PUBLIC_KEY)
+        uris = [each.bundle_uri for each in passed if each.bundle_uri is not None]
+        self.report.bundles = [str(self._life.location(uri)) for uri in uris]
 
     def _segment(self, profile: ProfileReport, index: int) -> DistillReport | None:
         """Distil and validate one segment; the module's report where it may serve."""
@@ -175,13 +115,12 @@ class LocalRun:
         if not segment.compilable:
             return None
         self._say(f"distill {segment.name}")
-        made = run(self._context(JobKind.DISTILL, planUri=profile.plan_uri, segments=(index,)), index=0).distill
-        assert made is not None
+        made = self._life.distill(profile, index)
         entry |= {"strategy": made.strategy, "speedup": made.speedup, "reason": made.reason}
         if not made.pays or made.evidence is None:
             return None
         self._say(f"validate {segment.name}")
-        verdict = self._validate(profile, made, attempt=1)
+        verdict = self._life.validate(profile, made, attempt=1)
         entry |= {
             "evidence": made.evidence.label(),
             "delta": verdict.delta,
@@ -192,42 +131,24 @@ class LocalRun:
         }
         return made if verdict.passed else None
 
-    def _validate(self, profile: ProfileReport, made: DistillReport, *, attempt: int) -> ValidateReport:
-        told = {"segment": made.segment, "bundleUri": made.bundle_uri, "bundleDigest": made.bundle_digest}
-        context = self._context(JobKind.VALIDATE, planUri=profile.plan_uri, attempt=attempt, **told)
-        report = run(context, index=0).validation
-        assert report is not None
-        return report
-
     def _serve(self, profile: ProfileReport, made: list[DistillReport]) -> None:
-        context = self._context(JobKind.VALIDATE)
-        plan = Plan.model_validate_json(context.read(profile.plan_uri, what="plan"))
-        folder = profile.plan_uri.rsplit("/", 1)[0]
+        context = self._life.context(JobKind.VALIDATE)
+        plan = self._life.plan(profile)
         ref = self._model.spec.held_out or self._model.spec.calibration
         rows = context.rows(ref.uri, digest=None, what="spec.heldOut", shape=plan.input.shape)
-        with tempfile.TemporaryDirectory(prefix="ecompile-") as trust:
-            pem = self._key.public_key().public_bytes(
-                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-            )
-            (Path(trust) / SIGNING_PUBLIC_KEY).write_bytes(pem)
-            bridge = Bridge(
-                plan,
-                lambda name: context.read(f"{folder}/{name}", what=name),
-                analysis=self._model.spec.rollout.analysis,
-                modules=ModuleStore(trust=Path(trust), resolve=context.resolve),
-                seed=0,
-            )
-            rollout = _Rollout(bridge, self._model, made, self.report, self._say)
-            rollout.run(rows, lambda: all(self._validate(profile, each, attempt=2).passed for each in made))
+        keys, analysis = [self._life.key.public_key()], self._model.spec.rollout.analysis
+        with closing(LocalPod(profile.plan_uri, keys=keys, analysis=analysis, resolve=context.resolve)) as pod:
+            rollout = _Rollout(pod, self._model, made, self.report, self._say)
+            rollout.run(rows, lambda: all(self._life.validate(profile, each, attempt=2).passed for each in made))
 
 
 class _Rollout:
     """Shadow, canary, promoted; drift, rollback, revalidation, promoted again."""
 
     def __init__(
-        self, bridge: Bridge, model: LocalModel, made: list[DistillReport], report: LocalReport, say: Say
+        self, pod: LocalPod, model: LocalModel, made: list[DistillReport], report: LocalReport, say: Say
     ) -> None:
-        self._bridge, self._model, self._made, self._report, self._say = bridge, model, made, report, say
+        self._pod, self._model, self._made, self._report, self._say = pod, model, made, report, say
         self._generation = 0
         self._log = model.artifacts / "local" / model.name / "audit.jsonl"
         self._log.unlink(missing_ok=True)
@@ -236,7 +157,7 @@ class _Rollout:
         if not self._promote(rows):
             return
         asked = self._ask((rows * DRIFT_FACTOR).astype(np.float32), limit=2000)
-        alert = next(iter(self._bridge.alerts()), None)
+        alert = next(iter(self._pod.alerts()), None)
         detail = alert.detail if alert is not None else "no alert: the inputs stay inside the guard"
         self._note("drift", alert is not None, f"{asked} requests {DRIFT_FACTOR:.0f} times larger: {detail}")
         if alert is None:
@@ -254,24 +175,25 @@ class _Rollout:
             weight = step.weight if mode is RouteMode.CANARY else 0.0
             self._route(mode, weight, step.compare, reason="step passed")
             asked = self._ask(rows, limit=20 * step.min_comparisons, comparisons=step.min_comparisons)
-            counters = [s.monitor.to_message() for s in self._bridge.state.segments if s.module is not None]
+            counters = self._counters()
             compared = min(c.comparisons for c in counters)
             mean = max(c.delta_sum / max(1, c.comparisons) for c in counters)
-            good = not self._bridge.alerts() and compared >= step.min_comparisons
+            good = not self._pod.alerts() and compared >= step.min_comparisons
             self._note(step.mode.value, good, f"{asked} requests, {compared} comparisons, mean delta {mean:.1e}")
             if not good:
                 self._route(RouteMode.NEURAL, 0.0, 0.0, reason="step failed")
                 return False
         self._route(RouteMode.COMPILED, 1.0, self._model.spec.rollout.analysis.compare, reason="all steps passed")
         asked = self._ask(rows, limit=500)
-        shares = [s.monitor.compiled / max(1, s.monitor.requests) for s in self._bridge.state.segments if s.module]
+        shares = [each.compiled / max(1, each.requests) for each in self._counters()]
         self._note("promoted", True, f"{asked} requests, deterministic coverage {min(shares):.0%}")
         return True
 
     def _route(self, mode: RouteMode, weight: float, compare: float, *, reason: str) -> None:
         self._generation += 1
-        plan = self._bridge.plan
-        before = {s.route.segment: s.route.mode.value for s in self._bridge.state.segments}
+        bridge = self._pod.bridge
+        plan = bridge.network.plan
+        before = {segment.index: segment.mode.value for segment in bridge.state.segments}
         routes = []
         for each in self._made:
             compiled = mode is not RouteMode.NEURAL
@@ -305,7 +227,7 @@ class _Rollout:
                     previous=GENESIS,
                 ),
             )
-        self._bridge.adopt(
+        self._pod.adopt(
             RoutingTable(
                 namespace=plan.namespace,
                 model=plan.model,
@@ -318,14 +240,19 @@ class _Rollout:
     def _ask(self, rows: Rows, *, limit: int, comparisons: int | None = None) -> int:
         """Requests, one row each, until an alert, enough comparisons, or the limit. Returns how many."""
         for index in range(limit):
-            self._bridge.infer(rows[index % len(rows)][None])
-            if index % 50 == 49:
-                self._bridge.drain_comparisons()
-                done = [s.monitor.comparisons for s in self._bridge.state.segments if s.module is not None]
-                if self._bridge.alerts() or (comparisons is not None and min(done) >= comparisons):
+            self._pod.infer(rows[index % len(rows)][None])
+            if index % CHECK_REQUESTS == CHECK_REQUESTS - 1:
+                self._pod.finish_comparisons()
+                done = [each.comparisons for each in self._counters()]
+                if self._pod.alerts() or (comparisons is not None and min(done) >= comparisons):
                     return index + 1
-        self._bridge.drain_comparisons()
+        self._pod.finish_comparisons()
         return limit
+
+    def _counters(self) -> list[SegmentCounters]:
+        """Of the segments that have a module, since the table in force was adopted."""
+        made = {each.segment for each in self._made}
+        return [each for each in self._pod.counters() if each.segment in made]
 
     def _note(self, step: str, passed: bool, text: str) -> None:
         self._say(f"{step}: {text}")

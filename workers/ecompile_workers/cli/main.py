@@ -1,4 +1,4 @@
-"""`ecompile`: run, profile, inspect, audit. An error is one sentence and an exit status."""
+"""`ecompile`: every command, its arguments, and what an error looks like: one sentence and an exit status."""
 
 from __future__ import annotations
 
@@ -22,8 +22,16 @@ def say(text: str) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from .local import LocalRun, read_manifest, read_network
+    from ..hybrid.life import read_network
+    from .local import LocalRun, read_manifest
 
+    if arguments.file.suffix == ".eco":
+        from .packages import run_command
+
+        if arguments.input is None:
+            say("ecompile run: give the rows with --input x.npy, and -o y.npy for the outputs.")
+            return 2
+        return run_command(arguments.file, arguments.input, arguments.output, key=arguments.key, as_json=arguments.json)
     if not arguments.local:
         say("ecompile run: give --local; in a cluster, use kubectl apply.")
         return 2
@@ -45,7 +53,32 @@ def _run(arguments: argparse.Namespace) -> int:
                 print(f"    {key:<14} {segment[key]}")
     for step in report.rollout:
         print(f"  {step['step']:<13} {'Pass' if step['passed'] else 'Fail'}  {step['detail']}")
+    if report.bundles:
+        print(f"\n  serve it: ecompile serve {' '.join(report.bundles)} --key {report.key} --source {report.source}")
     return 0
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from ecompile_crds.routing import RouteMode
+
+    from .serve import ServeOptions, serve
+
+    return serve(
+        ServeOptions(
+            source=arguments.source,
+            bundles=tuple(arguments.bundles),
+            key=arguments.key,
+            calibration=arguments.calibration,
+            artifacts=arguments.artifacts,
+            host=arguments.host,
+            port=arguments.port,
+            grpc_port=arguments.grpc_port or None,
+            mode=RouteMode(arguments.mode),
+            weight=arguments.weight,
+            compare=arguments.compare,
+        ),
+        say,
+    )
 
 
 def _profile(arguments: argparse.Namespace) -> int:
@@ -69,12 +102,82 @@ def _profile(arguments: argparse.Namespace) -> int:
 def _inspect(arguments: argparse.Namespace) -> int:
     from ..codegen.bundle import read_bundle
     from ..codegen.signing import load_public
+    from ..hybrid.package import is_package
+    from .packages import open_package, read_bytes, show
 
-    bundle = read_bundle(arguments.file.read_bytes(), [load_public(arguments.key.read_bytes())])
+    content = read_bytes(arguments.file)
+    if is_package(content, name=str(arguments.file)):
+        show(open_package(arguments.file, arguments.key), as_json=arguments.json)
+        return 0
+    if arguments.key is None:
+        say("ecompile inspect: give the public key that the bundle is signed with: --key signing.pub.")
+        return 2
+    bundle = read_bundle(content, [load_public(read_bytes(arguments.key))])
     meta = {k: v for k, v in bundle.meta.items() if k != "guard"}
     files = {name: len(content) for name, content in sorted(bundle.files.items())}
     print(json.dumps({**meta, "digest": bundle.digest, "files": files}, indent=1))
     return 0
+
+
+def _compile(arguments: argparse.Namespace) -> int:
+    from .packages import compile_command
+
+    return compile_command(
+        arguments.source,
+        arguments.output or arguments.source.with_suffix(".eco"),
+        calibration=arguments.calibration,
+        held_out=arguments.held_out,
+        key=arguments.key,
+        min_speedup=arguments.min_speedup,
+        targets=arguments.targets,
+        as_json=arguments.json,
+        say=say,
+    )
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from .packages import verify_command
+
+    return verify_command(arguments.file, arguments.source, key=arguments.key, as_json=arguments.json)
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    import numpy as np
+    from ecompile_crds.errors import Code, DataError
+
+    from ..hybrid.opponents import OPPONENTS, bench
+    from .packages import open_package
+
+    package = open_package(arguments.file, arguments.key)
+    if arguments.source is not None and _digest(arguments.source) != package.manifest.source_digest:
+        raise DataError(Code.DATA_DIGEST_MISMATCH, f"{arguments.source} is not what {arguments.file} was made from.")
+    unknown = sorted(set(arguments.against.split(",")) - set(OPPONENTS))
+    if unknown:
+        say(f"ecompile bench: --against: {unknown[0]} is not one of {', '.join(OPPONENTS)}.")
+        return 2
+    rows = []
+    for batch in arguments.batch:
+        x = np.random.default_rng(0).normal(size=(batch, *package.plan.input.shape)).astype(np.float32)
+        if arguments.input is not None:
+            x = np.resize(np.load(arguments.input, allow_pickle=False), x.shape).astype(np.float32)
+        rows += bench(package, x, arguments.against.split(","))
+    if arguments.json:
+        print(json.dumps([asdict(row) for row in rows], indent=1))
+        return 0
+    for row in rows:
+        print(
+            f"batch {row.batch:<4} ours {row.ours} us (+-{row.ours_spread})  {row.peer} {row.peer_value} us "
+            f"(+-{row.peer_spread})  {row.ratio}x  max error {row.max_error:.1e}"
+        )
+    return 0
+
+
+def _digest(path: Path) -> str:
+    import hashlib
+
+    from .packages import read_bytes
+
+    return f"sha256:{hashlib.sha256(read_bytes(path)).hexdigest()}"
 
 
 def _audit(arguments: argparse.Namespace) -> int:
@@ -91,6 +194,13 @@ def _audit(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _fraction(text: str) -> float:
+    value = float(text)
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands."""
     top = argparse.ArgumentParser(prog="ecompile", description="Hybrid models: networks with verified compiled parts.")
@@ -103,17 +213,53 @@ def parser() -> argparse.ArgumentParser:
         found.set_defaults(function=function)
         return found
 
-    run = add("run", "the life of a HybridModel, or of a bare network, without a cluster", _run)
-    run.add_argument("file", type=Path, help="HybridModel YAML, .onnx or .pt2")
+    make = add("compile", "a network as one file: code where it pays, the original elsewhere", _compile)
+    make.add_argument("source", type=Path, help=".onnx or .pt2")
+    make.add_argument("--calibration", help=".npz with input rows (file.npz or file.npz#array)")
+    make.add_argument("--held-out", help=".npz with rows not used for calibration")
+    make.add_argument("-o", "--output", type=Path, help="where to write; by default the source's name with .eco")
+    make.add_argument("--key", type=Path, help="ed25519 private key (PEM) to sign with; by default one is made")
+    make.add_argument("--min-speedup", type=float, help="a module must beat ONNX Runtime by this factor")
+    make.add_argument("--targets", nargs="+", metavar="LEVEL", help="x86-64-v2, x86-64-v3, x86-64-v4")
+    check = add("verify", "check every claim of a package against the network it was made from", _verify)
+    check.add_argument("file", type=Path, help="model.eco")
+    check.add_argument("--source", type=Path, required=True, help="the network")
+    check.add_argument("--key", type=Path, help="trusted ed25519 public key (PEM); by default the package's own")
+    measure = add("bench", "a package against other ways to run its network, on this machine", _bench)
+    measure.add_argument("file", type=Path, help="model.eco")
+    measure.add_argument("--source", type=Path, help="the network, to check that it is the same")
+    measure.add_argument("--against", default="onnxruntime,openvino", help="comma-separated: onnxruntime, openvino")
+    measure.add_argument("--batch", type=int, nargs="+", default=[1, 64], help="rows per call")
+    measure.add_argument("--input", type=Path, help=".npy with rows; by default seeded normal rows")
+    measure.add_argument("--key", type=Path, help="trusted ed25519 public key (PEM); by default the package's own")
+    run = add("run", "a package on rows; or the life of a HybridModel or a network, without a cluster", _run)
+    run.add_argument("file", type=Path, help="model.eco, HybridModel YAML, .onnx or .pt2")
+    run.add_argument("--input", type=Path, help="model.eco: .npy with rows")
+    run.add_argument("-o", "--output", type=Path, default=Path("y.npy"), help="model.eco: .npy for the outputs")
+    run.add_argument("--key", type=Path, help="model.eco: trusted ed25519 public key (PEM)")
     run.add_argument("--local", action="store_true", help="run on this machine")
     run.add_argument("--artifacts", type=Path, default=DEFAULT_ARTIFACTS, help="stands for file:///artifacts")
     run.add_argument("--calibration", help=".npz with input rows (file.npz or file.npz#array)")
     run.add_argument("--held-out", help=".npz with rows not used for calibration")
+    about = "a network and its modules behind the Open Inference Protocol (REST and gRPC)"
+    serve = commands.add_parser("serve", help=about, description=about)
+    serve.set_defaults(function=_serve)
+    serve.add_argument("bundles", type=Path, nargs="*", metavar="bundle", help="modules (.eco); none: the network only")
+    serve.add_argument("--source", type=Path, required=True, help="the network that they were made from: .onnx or .pt2")
+    serve.add_argument("--key", type=Path, help="trusted ed25519 public key (PEM) of the bundles")
+    serve.add_argument("--calibration", help=".npz with input rows, for the stability in explanations")
+    serve.add_argument("--artifacts", type=Path, default=DEFAULT_ARTIFACTS, help="where the crash journal is kept")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    serve.add_argument("--port", type=int, default=8080, help="REST")
+    serve.add_argument("--grpc-port", type=int, default=8081, help="gRPC; 0: none")
+    serve.add_argument("--mode", choices=["compiled", "canary", "shadow"], default="compiled", help="of every module")
+    serve.add_argument("--weight", type=_fraction, default=1.0, help="canary: share of requests the modules answer")
+    serve.add_argument("--compare", type=_fraction, default=0.05, help="probability that a request is compared")
     profile = add("profile", "how a network is cut, and what stays neural", _profile)
     profile.add_argument("file", type=Path)
-    inspect = add("inspect", "contents of a bundle, after its signature is checked", _inspect)
+    inspect = add("inspect", "contents of a package or a bundle, after its signature is checked", _inspect)
     inspect.add_argument("file", type=Path)
-    inspect.add_argument("--key", type=Path, required=True, help="trusted ed25519 public key (PEM)")
+    inspect.add_argument("--key", type=Path, help="trusted ed25519 public key (PEM); a bundle needs one")
     audit = add("audit", "check an audit log's hash chain", _audit)
     audit.add_argument("action", choices=["verify"])
     audit.add_argument("file", type=Path, help="audit.jsonl")

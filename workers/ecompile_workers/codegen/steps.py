@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ir.attributes import Bounds, Epsilon, Gelu, GeluForm, Line, Slope
-from ..ir.graph import Array, DType, Graph, Node, Op, Tensor
+from ..ir.graph import DType, Graph, Node, Op, Tensor
 from .kernels.maps import literal
 
+Wide = NDArray[np.float64]
 MATRICES = frozenset({Op.GEMM, Op.CONV})
 BINARY = {
     Op.ADD: "({0} + {1})",
@@ -87,18 +88,22 @@ def unary(node: Node) -> str | None:
     return None
 
 
+def fold(graph: Graph) -> Graph:
+    """The same function with affine maps folded into the matrices next to them."""
+    nodes = _folded_backward(_folded_forward(graph.nodes, graph.output), graph.output)
+    return replace(graph, nodes=tuple(nodes))
+
+
 def plan(graph: Graph) -> tuple[Step, ...]:
     """Steps in order of execution. They compute the graph's output."""
-    nodes = _folded_forward(graph.nodes, graph.output)
-    nodes = _folded_backward(nodes, graph.output)
-    return _fused(nodes, graph.output)
+    return _fused(fold(graph).nodes, graph.output)
 
 
 def _uses(nodes: Sequence[Node], output: Tensor) -> Counter[str]:
     return Counter([output.name, *(name for node in nodes for name in node.inputs)])
 
 
-def affine(node: Node) -> tuple[Array, Array] | None:
+def affine(node: Node) -> tuple[Wide, Wide] | None:
     """(a, b) of an elementwise a x + b as float64 arrays that broadcast to the output; None for other operators."""
     if node.op is Op.BATCH_NORM and len(node.constants) == 4:
         assert isinstance(node.attributes, Epsilon)
@@ -122,7 +127,7 @@ def affine(node: Node) -> tuple[Array, Array] | None:
             return (1.0 / value, zero) if side == "b" and bool((value != 0).all()) else None
 
 
-def _per_channel(values: NDArray[np.float64], shape: tuple[int, ...], axis: int) -> NDArray[np.float64] | None:
+def _per_channel(values: Wide, shape: tuple[int, ...], axis: int) -> Wide | None:
     """One number per position of `axis`; None where the values differ along other axes or widen the shape."""
     if values.ndim > len(shape):
         return None
@@ -152,7 +157,7 @@ def _folded_forward(nodes: Sequence[Node], output: Tensor) -> list[Node]:
     return found
 
 
-def _scaled(matrix: Node, node: Node, line: tuple[Array, Array]) -> Node | None:
+def _scaled(matrix: Node, node: Node, line: tuple[Wide, Wide]) -> Node | None:
     """A matrix layer followed by a x + b per output channel, as one matrix layer."""
     if matrix.op not in MATRICES or not {"weight", "bias"} <= matrix.constants.keys():
         return None

@@ -24,6 +24,10 @@ class Place:
     offset: int = 0
     buffer: int = -1
 
+    def moved(self, offset: int) -> Place:
+        """`offset` floats further on."""
+        return replace(self, offset=self.offset + offset)
+
 
 @dataclass(frozen=True, kw_only=True)
 class View:
@@ -39,7 +43,7 @@ class View:
 
     def moved(self, offset: int) -> View:
         """The same, `offset` floats further on."""
-        return replace(self, place=replace(self.place, offset=self.place.offset + offset))
+        return replace(self, place=self.place.moved(offset))
 
 
 def product(values: Sequence[int]) -> int:

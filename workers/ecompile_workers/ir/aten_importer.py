@@ -11,9 +11,10 @@ from .aten_source import dense, elementwise, recurrent, shaping
 from .aten_source.call import Call, Converter
 from .aten_source.folding import fold
 from .aten_source.program import CONTROL_FLOW, Program, Reference, Step
+from .aten_source.sharing import ATEN, Sharing, base_name
 from .graph import Graph
 from .importing.builder import Builder
-from .importing.values import Constant, Flow, Unsupported, Value, fixed
+from .importing.values import WRONG_FORM, Constant, Flow, Unsupported, Value, fixed
 
 CONVERTERS: dict[str, Converter] = {
     **elementwise.CONVERTERS,
@@ -21,7 +22,6 @@ CONVERTERS: dict[str, Converter] = {
     **shaping.CONVERTERS,
     **recurrent.CONVERTERS,
 }
-ATEN = "aten."
 SYMBOLIC = "_operator."
 
 
@@ -36,6 +36,8 @@ def import_program(program: Program) -> Graph:
 class _Importer:
     def __init__(self, program: Program) -> None:
         self._program = program
+        self._sharing = Sharing()
+        self._stale: set[str] = set()
         self._builder = Builder(program.name, program.source, static_batch=program.static_batch)
         self._values: dict[str, Any] = {program.source.name: Flow(tensor=program.source)}
         for name, (value, label) in program.constants.items():
@@ -62,10 +64,11 @@ class _Importer:
             except ModelError as error:
                 where = "" if self._program.name in error.message else f"{self._program.name}: "
                 raise ModelError(error.code, f"{where}{error.message}") from error
-        return self._builder.graph(self._values.get(self._program.output))
+        return self._builder.graph(self._resolved(Reference(self._program.output)))
 
     def _step(self, step: Step) -> None:
         arguments = {name: self._resolved(value) for name, value in step.arguments.items()}
+        changed, stale = self._sharing.step(step)
         self._builder.begin(step.target)
         try:
             found = self._converted(step, arguments)
@@ -73,10 +76,26 @@ class _Importer:
         except Unsupported as error:
             self._opaque(step, arguments, str(error))
             return
+        except WRONG_FORM as error:
+            raise ModelError(
+                Code.MODEL_MALFORMED,
+                f"{self._program.name}: operator {step.target} has arguments that do not fit it ({error}); the model "
+                "is damaged or of an unknown version.",
+            ) from error
         self._values.update(self._builder.finish(named))
+        if changed is not None:
+            # The value under its old name is the new one; other looks at its memory would need the same change.
+            self._values[changed] = self._values[str(step.outputs[0])]
+            self._stale |= stale
 
     def _resolved(self, argument: Any) -> Any:
         if isinstance(argument, Reference):
+            if argument.name in self._stale:
+                raise ModelError(
+                    Code.MODEL_UNSUPPORTED,
+                    f"{self._program.name}: {argument.name} is used after an operator changed its memory in place; "
+                    "use the form of that operator that returns a new tensor.",
+                )
             if argument.name not in self._values:
                 raise ModelError(
                     Code.MODEL_MALFORMED,
@@ -88,7 +107,7 @@ class _Importer:
 
     def _converted(self, step: Step, arguments: dict[str, Any]) -> Any:
         target = step.target
-        name = target if target.startswith(SYMBOLIC) else target.removeprefix(ATEN).split(".")[0]
+        name = target if target.startswith(SYMBOLIC) else base_name(target)[0]
         if not _flows(tuple(arguments.values())):
             return fold(name, arguments)
         convert = CONVERTERS.get(name) if target.startswith(ATEN) else None

@@ -14,10 +14,10 @@ from onnx.inliner import inline_local_functions
 
 from .graph import Graph, Tensor
 from .importing.builder import Builder
-from .importing.values import Constant, Flow, Unsupported, Value, fixed
+from .importing.values import WRONG_FORM, Constant, Flow, Unsupported, Value, fixed
 from .onnx_source import dense, elementwise, external, recurrent, shaping
 from .onnx_source.call import Call, Converter
-from .onnx_source.elementwise import DTYPES
+from .onnx_source.elementwise import DTYPES, type_name
 from .onnx_source.folding import fold
 
 BATCH = "batch"
@@ -97,7 +97,7 @@ def with_dynamic_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     made = [n.attribute[0].t for n in free.graph.node if n.op_type == "Constant" and n.output[0] in shapes]
     for tensor in (*(t for t in free.graph.initializer if t.name in shapes), *made):
         shape = numpy_helper.to_array(tensor).copy()
-        if shape.size and shape.ndim and shape[0] == 1:
+        if shape.size and shape.ndim == 1 and shape[0] == 1:
             # 0 copies the batch from the input (ONNX Reshape, allowzero = 0).
             shape[0] = 0
             tensor.CopyFrom(numpy_helper.from_array(shape, tensor.name))
@@ -126,7 +126,12 @@ class _Importer:
         self._values[source.name] = Flow(tensor=source)
 
     def _constant(self, tensor: onnx.TensorProto) -> Constant:
-        value = numpy_helper.to_array(tensor)
+        try:
+            value = numpy_helper.to_array(tensor)
+        except WRONG_FORM as error:
+            raise ModelError(
+                Code.MODEL_MALFORMED, f"{self._name}: weight {tensor.name} cannot be read ({error}); it is damaged."
+            ) from error
         if value.dtype.kind == "f" and np.isnan(value).any():
             raise ModelError(
                 Code.MODEL_MALFORMED,
@@ -147,7 +152,7 @@ class _Importer:
             )
         kind = inputs[0].type.tensor_type
         if kind.elem_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.INT64):
-            told = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
+            told = type_name(kind.elem_type)
             raise ModelError(
                 Code.MODEL_UNSUPPORTED,
                 f"{self._name}: input {inputs[0].name} is {told}, not float32 or int64; convert the model before "
@@ -198,6 +203,12 @@ class _Importer:
         except Unsupported as error:
             self._opaque(node, [o for o in operands if isinstance(o, Flow)], str(error))
             return
+        except WRONG_FORM as error:
+            raise ModelError(
+                Code.MODEL_MALFORMED,
+                f"{self._name}: operator {node.op_type} ({node.output[0]}) has operands that do not fit it ({error}); "
+                "the model is damaged.",
+            ) from error
         wanted = {name: v for name, v in zip(node.output, found, strict=False) if name and v is not None}
         self._values.update(self._builder.finish(wanted))
 
@@ -270,5 +281,10 @@ class _Importer:
         free = with_dynamic_batch(self._model)
         for output in free.graph.output:
             output.type.tensor_type.ClearField("shape")
-        inferred = shape_inference.infer_shapes(free, data_prop=True).graph
+        try:
+            inferred = shape_inference.infer_shapes(free, data_prop=True).graph
+        except (MemoryError, RuntimeError, shape_inference.InferenceError) as error:
+            raise ModelError(
+                Code.MODEL_MALFORMED, f"{self._name}: shapes cannot be inferred ({error}); the model is damaged."
+            ) from error
         return {v.name: v for v in (*self._model.graph.value_info, *inferred.value_info, *inferred.output)}

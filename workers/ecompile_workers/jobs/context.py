@@ -23,8 +23,6 @@ from ..ir.graph import Graph
 Progress = Callable[[str, float], None]
 Rows = NDArray[np.float32]
 BATCH_ROWS = 256
-ELEMENT_TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
-"""Of inputs as ONNX Runtime names them; rows of integers (words) are read as float32, which holds them exactly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +81,7 @@ def infer(neural: onnxruntime.InferenceSession, rows: Rows) -> Rows:
     shape = tuple(int(d) for d in source.shape[1:])
     parts = []
     for start in range(0, len(rows), BATCH_ROWS):
-        block = rows[start : start + BATCH_ROWS].astype(ELEMENT_TYPES[source.type])
+        block = rows[start : start + BATCH_ROWS].astype(arrays.ELEMENT_TYPES[source.type], copy=False)
         parts.append(neural.run(None, {source.name: block.reshape(len(block), *shape)})[0].reshape(len(block), -1))
     return np.concatenate(parts)
 

@@ -1,1 +1,1 @@
-"""The serving pod: bridge, comparison, detectors, breaker, control client, server. Never imports torch or onnx."""
+"""The serving pod: routes requests over neural and compiled segments, compares, detects, trips. Never imports torch."""

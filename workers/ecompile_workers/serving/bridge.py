@@ -1,268 +1,325 @@
-"""One request through the network: for each segment, compiled code or the neural path, decided by the route in force.
+"""The bridge: one request through the segments, each on the path that its route says.
 
-The state is swapped whole, by one assignment, between requests: no lock on the way, and a request in flight finishes
-on the state it started with.
+One immutable RouteState is in force; adopting a table or tripping a segment replaces it by one assignment, between
+requests. A request keeps the state it started with. `infer` may run on any thread; everything that writes (`settle`,
+`take_comparisons`, `adopt`) belongs to one thread, the event loop's in a pod, so there is no lock on the hot path.
 """
 
 from __future__ import annotations
 
-import queue
-import random
-import threading
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import lru_cache
+from math import isfinite
+from random import Random
+from time import thread_time
 
 import numpy as np
-import onnxruntime
-from ecompile_crds.errors import Code, DataError, EcompileError
 from ecompile_crds.hybridmodel import Analysis
-from ecompile_crds.plan import Plan
-from ecompile_crds.routing import RouteMode, RoutingTable, SegmentRoute
-from numpy.typing import NDArray
+from ecompile_crds.routing import RouteMode, RoutingTable
 
 from ..codegen.abi import Reason
-from ..codegen.loader import CompiledFunction
-from ..equivalence.metrics import row_delta
-from .modules import ModuleStore
-from .monitor import Alert, Monitor
-
-Rows = NDArray[np.float32]
-QUEUE_SIZE = 256
-"""Comparisons that may wait; more are dropped and counted."""
+from .breaker import Alert, SegmentWatch
+from .comparison import Comparer, Comparison
+from .counters import SegmentCounters, Totals
+from .modules import LoadedModule
+from .neural import Network, NeuralPath, Rows
 
 
-@dataclass(frozen=True, kw_only=True)
+class Served(StrEnum):
+    """Which path answered a segment, and why."""
+
+    COMPILED = "compiled"
+    NEURAL = "neural:routed"
+    SHADOW = "neural:shadow"
+    CANARY = "neural:canary"
+    """Not drawn for the module."""
+    TRIPPED = "neural:tripped"
+    REQUESTED = "neural:requested"
+    OUTSIDE_GUARD = "neural:outside-guard"
+    FAULT = "neural:fault"
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentState:
-    """How one segment is served."""
+    """Route of one segment, ready to run."""
 
-    route: SegmentRoute
-    module: CompiledFunction | None
-    monitor: Monitor
+    index: int
+    mode: RouteMode
+    weight: float
+    compare: float
+    module: LoadedModule | None
+    neural: NeuralPath
+    watch: SegmentWatch
+    otherwise: Served
+    """What is said of a request that the neural path answers as routed."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class RouteState:
-    """Everything that a request needs, immutable."""
+    """All routes in force."""
 
     generation: int
     segments: tuple[SegmentState, ...]
     all_neural: bool
+    as_routed: tuple[Served, ...]
+    as_requested: tuple[Served, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """Outputs, and who made them."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """An answered request, before it is counted."""
 
-    outputs: Rows
-    """[rows, outputs]"""
-    paths: tuple[str, ...]
-    """Per segment: `compiled`, or `neural` with the reason in brackets."""
-    generation: int
+    state: RouteState
+    y: Rows
+    """[rows, outputs] float32."""
+    served: tuple[Served, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    faults: tuple[str, ...] = ()
+    """Sentence per segment; empty where it did not fault, no entries where none did."""
 
-
-class NeuralPath:
-    """One ONNX Runtime session, called with flat rows."""
-
-    def __init__(self, model: bytes) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        source = self._session.get_inputs()[0]
-        self._name = source.name
-        self._shape = tuple(int(d) for d in source.shape[1:])
-
-    def __call__(self, rows: Rows) -> Rows:
-        """[rows, inputs] -> [rows, outputs]."""
-        outputs = self._session.run(None, {self._name: rows.reshape(len(rows), *self._shape)})[0]
-        return np.asarray(outputs.reshape(len(rows), -1), dtype=np.float32)
+    @property
+    def path(self) -> str:
+        """compiled, neural or mixed."""
+        return describe(self.served)[0]
 
 
-@dataclass(frozen=True)
-class _Comparison:
-    monitor: Monitor
-    rows: Rows
-    other: Callable[[Rows], Rows | None]
-    answer: Rows
+@lru_cache(maxsize=4096)
+def describe(served: tuple[Served, ...]) -> tuple[str, str]:
+    """The path of a whole request (compiled, neural or mixed), and who answered each segment: `0:compiled,1:...`."""
+    compiled = sum(each is Served.COMPILED for each in served)
+    path = "neural" if not compiled else "compiled" if compiled == len(served) else "mixed"
+    return path, ",".join(f"{index}:{how.value}" for index, how in enumerate(served))
 
 
 class Bridge:
-    """The network as it is served."""
+    """Serves one network."""
 
     def __init__(
         self,
-        plan: Plan,
-        read: Callable[[str], bytes],
+        network: Network,
         *,
         analysis: Analysis,
-        modules: ModuleStore,
-        seed: int | None = None,
+        random: Random,
+        comparer: Comparer,
+        alerted: Callable[[Alert], None] = lambda alert: None,
     ) -> None:
-        """`read` returns a file of the plan by its name, verified."""
-        self.plan = plan
+        self.network = network
+        self.totals = Totals()
         self._analysis = analysis
-        self._modules = modules
-        self._random = random.Random(seed)
-        self._whole = NeuralPath(read(plan.neural.path))
-        single = len(plan.segments) == 1
-        self._neural = [self._whole if single else NeuralPath(read(s.neural.path)) for s in plan.segments]
-        self._queue: queue.Queue[_Comparison] = queue.Queue(maxsize=QUEUE_SIZE)
-        self.alerted: Callable[[], None] = lambda: None
-        """Called, from any thread, when a segment trips."""
-        neural = tuple(SegmentRoute(segment=s.index) for s in plan.segments)
-        self._state = self._make_state(0, neural, {})
-        threading.Thread(target=self._compare_for_ever, daemon=True, name="comparison").start()
+        self._random = random
+        self._comparer = comparer
+        self._alerted = alerted
+        self._state = self._build(0, None, {})
 
     @property
     def state(self) -> RouteState:
+        """The routes in force."""
         return self._state
 
-    def _make_state(
-        self, generation: int, routes: Sequence[SegmentRoute], modules: dict[int, CompiledFunction]
-    ) -> RouteState:
-        segments = tuple(
-            SegmentState(
-                route=route,
-                module=modules.get(route.segment),
-                monitor=Monitor(route.segment, generation, self._analysis),
-            )
-            for route in routes
-        )
-        return RouteState(
-            generation=generation,
-            segments=segments,
-            all_neural=all(s.route.mode is RouteMode.NEURAL for s in segments),
-        )
+    def adopt(
+        self,
+        table: RoutingTable,
+        modules: Mapping[int, LoadedModule],
+        *,
+        kept_out: Mapping[int, str] | None = None,
+        restore: Callable[[SegmentWatch, LoadedModule], None] = lambda watch, module: None,
+    ) -> None:
+        """Put a judged table in force.
 
-    def adopt(self, table: RoutingTable) -> None:
-        """Bring a table into force: modules are loaded and warmed first, then the state is swapped.
-
-        Raises EcompileError where the table is not for this pod, older than the one in force, or a module of it cannot
-        be used; then the state is as before.
+        Each segment whose mode is not neural has its module in `modules`, or the reason why it must not be used in
+        `kept_out`: it is served by the network, with an alert. `restore` gives new watches what was known of them
+        before a restart.
         """
-        plan = self.plan
-        if (table.namespace, table.model, table.life) != (plan.namespace, plan.model, plan.life):
-            raise DataError(
-                Code.REQUEST_INVALID,
-                f"the routing table is for {table.namespace}/{table.model} life {table.life}; "
-                f"this pod serves {plan.namespace}/{plan.model} life {plan.life}.",
-            )
-        current = self._state
-        if table.generation < current.generation:
-            raise DataError(
-                Code.REQUEST_INVALID,
-                f"routing generation {table.generation} is older than {current.generation}, which is in force.",
-            )
-        if table.generation == current.generation:
+        state = self._build(table.generation, table, modules)
+        alerts = []
+        for segment in state.segments:
+            if segment.module is not None:
+                restore(segment.watch, segment.module)
+                if segment.watch.alert is not None:
+                    alerts.append(segment.watch.alert)
+            elif kept_out and segment.index in kept_out:
+                alert = segment.watch.keep_out(kept_out[segment.index])
+                assert alert is not None, "a new watch has no alert yet"
+                alerts.append(alert)
+        self._state = _tripped(state, {alert.segment for alert in alerts})
+        for alert in alerts:
+            self._count_trip(alert)
+            self._alerted(alert)
+
+    def infer(self, x: Rows, *, neural_only: bool = False) -> Outcome:
+        """Answer rows [rows, features] float32, C-contiguous."""
+        state = self._state
+        if neural_only:
+            return Outcome(state, self.network.whole(x), state.as_requested)
+        if state.all_neural:
+            return Outcome(state, self.network.whole(x), state.as_routed)
+        draw = self._random.random
+        draws = [(_uses_module(s, draw), s.compare > 0.0 and draw() < s.compare) for s in state.segments]
+        if not any(use or compare for use, compare in draws):
+            return Outcome(state, self.network.whole(x), state.as_routed)
+        served: list[Served] = []
+        comparisons: list[Comparison] = []
+        faults: list[str] = []
+        for segment, (use, compare) in zip(state.segments, draws, strict=True):
+            x, how, comparison, fault = _run(segment, x, use=use, compare=compare)
+            served.append(how)
+            faults.append(fault)
+            if comparison is not None:
+                comparisons.append(comparison)
+        return Outcome(state, x, tuple(served), tuple(comparisons), tuple(faults) if any(faults) else ())
+
+    def settle(self, outcome: Outcome, *, requests: int = 1) -> None:
+        """Count the requests that one pass answered, queue its comparisons, trip what must be tripped."""
+        self.totals.requests += requests
+        if outcome.served is outcome.state.as_requested:
             return
-        by_segment = {route.segment: route for route in table.segments}
-        routes = [by_segment.get(s.index, SegmentRoute(segment=s.index)) for s in plan.segments]
-        modules = {}
-        loaded = {s.route.bundle_digest: s.module for s in current.segments if s.module is not None}
-        for route, segment in zip(routes, plan.segments, strict=True):
-            if route.mode is RouteMode.NEURAL:
-                continue
-            known = loaded.get(route.bundle_digest)
-            modules[route.segment] = known or self._modules.load(
-                route, inputs=segment.input.size, outputs=segment.output.size
-            )
-        self._state = self._make_state(table.generation, routes, modules)
+        for position, segment in enumerate(outcome.state.segments):
+            watch, how = segment.watch, outcome.served[position]
+            for _ in range(requests):
+                watch.requested()
+                alert = None
+                if how is Served.COMPILED:
+                    alert = watch.answered()
+                elif how is Served.OUTSIDE_GUARD:
+                    alert = watch.refused()
+                elif how is Served.FAULT:
+                    alert = watch.faulted(outcome.faults[position])
+                if alert is not None:
+                    self._trip(alert)
+        for comparison in outcome.comparisons:
+            if not self._comparer.submit(comparison):
+                comparison.watch.dropped()
+
+    def take_comparisons(self) -> None:
+        """Count finished comparisons and trip what must be tripped. Cheap when there are none; call it often."""
+        results = self._comparer.results
+        while results:
+            result = results.popleft()
+            alert = result.watch.compared(result)
+            if alert is not None:
+                self._trip(alert)
+
+    def counters(self) -> tuple[SegmentCounters, ...]:
+        """Per segment, since the generation in force came into force."""
+        self.take_comparisons()
+        return tuple(segment.watch.counters() for segment in self._state.segments)
 
     def alerts(self) -> tuple[Alert, ...]:
         """Standing alerts of the generation in force."""
-        return tuple(s.monitor.alert for s in self._state.segments if s.monitor.alert is not None)
+        found = (segment.watch.alert for segment in self._state.segments)
+        return tuple(alert for alert in found if alert is not None)
 
-    def infer(self, rows: Rows, *, force_neural: bool = False) -> Answer:
-        """Answer [rows, inputs]; always answers, by the neural path where nothing else does."""
-        state = self._state
-        if force_neural or state.all_neural:
-            why = "neural (asked for)" if force_neural else "neural"
-            outputs = self._whole(rows)
-            if not force_neural:
-                for segment in state.segments:
-                    segment.monitor.request(compiled=False)
-            return Answer(outputs=outputs, paths=(why,) * len(state.segments), generation=state.generation)
-        paths = []
-        current = rows
-        for segment, neural in zip(state.segments, self._neural, strict=True):
-            current, path = self._segment(segment, neural, current)
-            paths.append(path)
-        return Answer(outputs=current, paths=tuple(paths), generation=state.generation)
+    def modules(self) -> tuple[str, ...]:
+        """Names of the modules loaded and warmed for the generation in force."""
+        return tuple(segment.module.name for segment in self._state.segments if segment.module is not None)
 
-    def _segment(self, segment: SegmentState, neural: NeuralPath, rows: Rows) -> tuple[Rows, str]:
-        route, module, monitor = segment.route, segment.module, segment.monitor
-        if module is None or monitor.tripped:
-            monitor.request(compiled=False)
-            return neural(rows), "neural" if module is None else "neural (breaker)"
-        draw = self._random.random()
-        compare = self._random.random() < route.compare
-        if route.mode is RouteMode.SHADOW or (route.mode is RouteMode.CANARY and draw >= route.weight):
-            start = time.perf_counter()
-            outputs = neural(rows)
-            monitor.timed(neural=time.perf_counter() - start)
-            monitor.request(compiled=False)
-            if compare:
-                self._later(monitor, rows, lambda x: self._run_module(module, monitor, x), outputs)
-            return outputs, f"neural ({route.mode.value})"
-        answer = self._run_module(module, monitor, rows)
-        if answer is None:
-            monitor.request(compiled=False)
-            return neural(rows), "neural (fallback)"
-        monitor.request(compiled=True)
-        if compare:
-            self._later(monitor, rows, lambda x: self._timed_neural(neural, monitor, x), answer)
-        return answer, "compiled"
+    def _trip(self, alert: Alert) -> None:
+        self._count_trip(alert)
+        if alert.generation != self._state.generation:
+            return  # of a generation that is no longer in force: its module may be gone, or fixed
+        self._state = _tripped(self._state, {alert.segment})
+        self._alerted(alert)
 
-    def _run_module(self, module: CompiledFunction, monitor: Monitor, rows: Rows) -> Rows | None:
-        """The module's answer, or None where it refused or failed."""
-        start = time.perf_counter()
-        try:
-            reason, outputs = module(rows)
-        except (ValueError, OSError, EcompileError) as error:
-            monitor.fault(f"the module raised {type(error).__name__}: {error}")
-            self.alerted()
-            return None
-        monitor.timed(compiled=time.perf_counter() - start)
-        if reason is Reason.NON_FINITE_OUTPUT and np.isfinite(rows).all():
-            monitor.fault("the module's output is not finite")
-        else:
-            monitor.guarded(accepted=reason is Reason.OK, detail=reason.name.lower().replace("_", " "))
-        if monitor.tripped:
-            self.alerted()
-        return outputs if reason is Reason.OK else None
+    def _count_trip(self, alert: Alert) -> None:
+        key, trips = (alert.segment, alert.kind.value), self.totals.trips
+        trips[key] = trips.get(key, 0) + 1
 
-    def _timed_neural(self, neural: NeuralPath, monitor: Monitor, rows: Rows) -> Rows:
-        start = time.perf_counter()
-        outputs = neural(rows)
-        monitor.timed(neural=time.perf_counter() - start)
-        return outputs
+    def _build(self, generation: int, table: RoutingTable | None, modules: Mapping[int, LoadedModule]) -> RouteState:
+        routes = {route.segment: route for route in table.segments} if table is not None else {}
+        segments = []
+        for index, neural in enumerate(self.network.segments):
+            route = routes.get(index)
+            mode = route.mode if route is not None else RouteMode.NEURAL
+            routed = route is not None and mode is not RouteMode.NEURAL and index in modules
+            watch = SegmentWatch(
+                segment=index,
+                generation=generation,
+                analysis=self._analysis,
+                total=self.totals.segment(index),
+                risk=modules[index].risk if routed else None,
+            )
+            segments.append(
+                SegmentState(
+                    index=index,
+                    mode=mode if routed else RouteMode.NEURAL,
+                    weight=route.weight if route is not None and routed and mode is RouteMode.CANARY else 0.0,
+                    compare=route.compare if route is not None and routed else 0.0,
+                    module=modules[index] if routed else None,
+                    neural=neural,
+                    watch=watch,
+                    otherwise=_OTHERWISE[mode],
+                )
+            )
+        return _state(generation, tuple(segments))
 
-    def _later(self, monitor: Monitor, rows: Rows, other: Callable[[Rows], Rows | None], answer: Rows) -> None:
-        """Compare off the request path; never waits."""
-        try:
-            self._queue.put_nowait(_Comparison(monitor, rows, other, answer))
-        except queue.Full:
-            monitor.drop()
 
-    def _compare_for_ever(self) -> None:
-        while True:
-            job = self._queue.get()
-            try:
-                other = job.other(job.rows)
-                if other is not None:
-                    for delta in row_delta(job.answer, other):
-                        job.monitor.compared(float(delta))
-                    if job.monitor.tripped:
-                        self.alerted()
-            except Exception as error:
-                # A comparison may fail in any way; it must never take the thread, and with it all comparisons, down.
-                job.monitor.fault(f"the comparison raised {type(error).__name__}: {error}")
-                self.alerted()
-            finally:
-                self._queue.task_done()
+_OTHERWISE = {
+    RouteMode.NEURAL: Served.NEURAL,
+    RouteMode.SHADOW: Served.SHADOW,
+    RouteMode.CANARY: Served.CANARY,
+    RouteMode.COMPILED: Served.NEURAL,
+}
 
-    def drain_comparisons(self) -> None:
-        """Wait until every queued comparison is done: for runs without a server, and for tests."""
-        self._queue.join()
+
+def _state(generation: int, segments: tuple[SegmentState, ...]) -> RouteState:
+    return RouteState(
+        generation=generation,
+        segments=segments,
+        all_neural=all(s.mode is RouteMode.NEURAL for s in segments),
+        as_routed=tuple(s.otherwise for s in segments),
+        as_requested=tuple(Served.REQUESTED for _ in segments),
+    )
+
+
+def _tripped(state: RouteState, indices: set[int]) -> RouteState:
+    """The same routes, with these segments neural."""
+    if not indices:
+        return state
+    segments = tuple(
+        replace(s, mode=RouteMode.NEURAL, weight=0.0, compare=0.0, otherwise=Served.TRIPPED)
+        if s.index in indices
+        else s
+        for s in state.segments
+    )
+    return _state(state.generation, segments)
+
+
+def _uses_module(segment: SegmentState, draw: Callable[[], float]) -> bool:
+    if segment.mode is RouteMode.CANARY:
+        return draw() < segment.weight
+    return segment.mode is RouteMode.COMPILED
+
+
+def _all_finite(y: Rows) -> bool:
+    """Whether every element is finite. A finite sum says so in half the time; a sum can overflow though none is."""
+    return isfinite(np.add.reduce(y, None)) or bool(np.isfinite(y).all())
+
+
+def _run(segment: SegmentState, x: Rows, *, use: bool, compare: bool) -> tuple[Rows, Served, Comparison | None, str]:
+    """One segment: its output, who gave it, the comparison drawn, and the sentence of a fault."""
+    module, neural = segment.module, segment.neural
+    if module is None:
+        return neural(x), segment.otherwise, None, ""
+    start = thread_time() if compare else 0.0
+    if not use:
+        y = neural(x)
+        if not compare:
+            return y, segment.otherwise, None, ""
+        seconds = thread_time() - start
+        return y, segment.otherwise, Comparison(segment.watch, module, neural, x, y, False, seconds), ""
+    y = np.empty((x.shape[0], module.outputs), dtype=np.float32)
+    try:
+        reason = module.run(x, y)
+    except Exception as error:  # whatever the module's call raises, the network answers
+        return neural(x), Served.FAULT, None, f"the module raised {type(error).__name__}: {error}"
+    if reason == Reason.OK and _all_finite(y):
+        if not compare:
+            return y, Served.COMPILED, None, ""
+        seconds = thread_time() - start
+        return y, Served.COMPILED, Comparison(segment.watch, module, neural, x, y, True, seconds), ""
+    answer = neural(x)
+    if reason in (Reason.OK, Reason.NON_FINITE_OUTPUT) and np.isfinite(answer).all():
+        return answer, Served.FAULT, None, "the module's output is not finite where the network's is"
+    return answer, Served.OUTSIDE_GUARD, None, ""

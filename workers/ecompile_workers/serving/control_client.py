@@ -1,143 +1,182 @@
-"""The pod's side of the control stream. The pod serves without it: last table, mounted ConfigMap, own breaker."""
+"""The pod's side of the control stream: reports every second and at once on news; takes routing tables.
+
+Serving never waits for it. While there is no stream, the mounted ConfigMap is watched instead. The CA and the token
+are read again at each connection, because both are replaced in place.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import random
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
+from random import Random
+from time import monotonic
 
 import grpc
 from ecompile_crds.control import control_pb2, control_pb2_grpc
-from ecompile_crds.errors import EcompileError
-from ecompile_crds.names import CA_KEY, ROUTING_KEY
-from ecompile_crds.routing import RoutingTable
-from pydantic import ValidationError
+from ecompile_crds.errors import Code, EcompileError, ResourceError
+from ecompile_crds.names import CA_KEY
 
+from .adoption import Adopter
+from .breaker import AlertKind
 from .bridge import Bridge
+from .routing import parse_table, read_mounted
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
-HEARTBEAT_SECONDS = 1.0
-MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.2, 3.0
+REPORT_SECONDS = 1.0
+BACKOFF_FIRST_SECONDS = 0.2
+BACKOFF_LAST_SECONDS = 5.0
+CONNECT_SECONDS = 5.0
+"""Time for a connection to be up before it counts as failed."""
+KEEPALIVE_MILLISECONDS = 330_000
+"""Above the 5 minutes that a gRPC server grants between pings before it closes the connection (too_many_pings)."""
+DEAD_PEER_MILLISECONDS = 5_000
+"""With keepalive on, gRPC sets TCP_USER_TIMEOUT to this: a report each second finds a vanished peer in this time."""
+KINDS = {
+    AlertKind.BREAKER: control_pb2.BREAKER,
+    AlertKind.DRIFT: control_pb2.DRIFT,
+    AlertKind.FALLBACK: control_pb2.FALLBACK,
+    AlertKind.LATENCY: control_pb2.LATENCY,
+}
 
 
 class ControlClient:
-    """Reports every second and at once on an alert; adopts the tables it is sent."""
+    """Runs until cancelled; no failure of the operator or the network leaves it."""
 
-    def __init__(self, bridge: Bridge, settings: Settings) -> None:
-        self._bridge = bridge
+    def __init__(
+        self,
+        settings: Settings,
+        bridge: Bridge,
+        adopter: Adopter,
+        *,
+        random: Random,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self._settings = settings
-        self._changed = asyncio.Event()
-        self._refused: tuple[int, str] = (0, "")
+        self._bridge = bridge
+        self._adopter = adopter
+        self._random = random
+        self._clock = clock
+        self._news = asyncio.Event()
+        self._last = (clock(), 0)
         self.connected = False
-        loop = asyncio.get_running_loop()
 
-        def alerted() -> None:
-            loop.call_soon_threadsafe(self._changed.set)
-
-        bridge.alerted = alerted
+    def wake(self) -> None:
+        """There is an alert, an acknowledgement or a refusal to tell: report now. Call it in the event loop."""
+        self._news.set()
 
     async def run(self) -> None:
-        """Never returns."""
-        mounted = asyncio.create_task(self._follow_mounted_table())
-        wait = MIN_BACKOFF_SECONDS
-        try:
-            while True:
+        """Stay attached; connect again with growing, jittered waits."""
+        backoff = BACKOFF_FIRST_SECONDS
+        while True:
+            if self._settings.control_address:
+                began = self._clock()
                 try:
                     await self._attach()
-                    wait = MIN_BACKOFF_SECONDS
-                except (grpc.RpcError, OSError) as error:
-                    detail = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
-                    logger.warning("control stream: %s; again in %.1f s", detail, wait)
-                self.connected = False
-                await asyncio.sleep(wait * random.uniform(0.5, 1.0))
-                wait = min(wait * 2, MAX_BACKOFF_SECONDS)
-        finally:
-            mounted.cancel()
+                except (grpc.RpcError, EcompileError, OSError) as error:
+                    logger.warning("control stream: %s", _describe(error))
+                finally:
+                    self.connected = False
+                if self._clock() - began > 2 * BACKOFF_LAST_SECONDS:
+                    backoff = BACKOFF_FIRST_SECONDS
+            self.read_mounted()
+            await asyncio.sleep(backoff * (0.5 + self._random.random()))
+            backoff = min(2 * backoff, BACKOFF_LAST_SECONDS)
+
+    def read_mounted(self) -> None:
+        """Offer the table in the ConfigMap if it is newer than the one in force."""
+        try:
+            table = read_mounted(self._settings.routing_dir)
+        except EcompileError as error:
+            logger.warning("%s: %s", self._settings.routing_dir, error.message)
+            return
+        if table is not None and table.generation > self._bridge.state.generation:
+            self._adopter.offer(table)
 
     async def _attach(self) -> None:
-        ca = (self._settings.trust / CA_KEY).read_bytes()
-        token = self._settings.token.read_text().strip()
-        options = [("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 5_000)]
-        credentials = grpc.ssl_channel_credentials(ca)
-        async with grpc.aio.secure_channel(self._settings.control_address, credentials, options=options) as channel:
-            stub = control_pb2_grpc.ControlStub(channel)
-            call = stub.Attach(self._reports(), metadata=(("authorization", f"Bearer {token}"),))
-            async for message in call:
-                self.connected = True
-                await self._adopt(message.table_json)
+        credentials, metadata, options = self._credentials()
+        async with grpc.aio.secure_channel(self._settings.control_address, credentials, options) as channel:
+            await asyncio.wait_for(channel.channel_ready(), CONNECT_SECONDS)
+            call = control_pb2_grpc.ControlStub(channel).Attach(self._reports(), metadata=metadata)
+            try:
+                async for message in call:
+                    self._take(message)
+                raise ResourceError(Code.CONTROL_UNAVAILABLE, f"closed by the operator: {await call.details()}")
+            finally:
+                call.cancel()
+
+    def _credentials(
+        self,
+    ) -> tuple[grpc.ChannelCredentials, tuple[tuple[str, str], ...], list[tuple[str, str | int]]]:
+        try:
+            authority = (self._settings.trust_dir / CA_KEY).read_bytes()
+            token = self._settings.token_file.read_text().strip()
+        except OSError as error:
+            raise ResourceError(Code.CONTROL_UNAVAILABLE, f"{error.filename} cannot be read: {error}.") from error
+        options: list[tuple[str, str | int]] = [
+            ("grpc.keepalive_time_ms", KEEPALIVE_MILLISECONDS),
+            ("grpc.keepalive_timeout_ms", DEAD_PEER_MILLISECONDS),
+            ("grpc.enable_retries", 0),
+            ("grpc.use_local_subchannel_pool", 1),  # waits between connections are ours, not remembered by gRPC
+        ]
+        if self._settings.control_server_name:
+            options.append(("grpc.ssl_target_name_override", self._settings.control_server_name))
+        metadata = (("authorization", f"Bearer {token}"),)
+        return grpc.ssl_channel_credentials(root_certificates=authority), metadata, options
 
     async def _reports(self) -> AsyncIterator[control_pb2.Report]:
         while True:
-            self._changed.clear()
+            self._news.clear()
             yield self.report()
-            try:
-                await asyncio.wait_for(self._changed.wait(), timeout=HEARTBEAT_SECONDS)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), REPORT_SECONDS)
+
+    def _take(self, message: control_pb2.Routing) -> None:
+        self.connected = True
+        try:
+            table = parse_table(message.table_json)
+        except EcompileError as error:
+            self._adopter.refuse_malformed(message.generation, error)
+        else:
+            self._adopter.offer(table)
 
     def report(self) -> control_pb2.Report:
-        """What the pod says of itself now."""
-        state, settings = self._bridge.state, self._settings
+        """What this pod knows now."""
+        now, total = self._clock(), self._bridge.totals.requests
+        before, counted = self._last
+        self._last = (now, total)
+        counters = self._bridge.counters()
+        refusal = self._adopter.refusal
         return control_pb2.Report(
-            namespace=settings.namespace,
-            model=settings.model,
-            pod=settings.pod,
-            life=settings.life,
-            acknowledged_generation=state.generation,
-            counters=[s.monitor.to_message() for s in state.segments],
+            namespace=self._settings.namespace,
+            model=self._settings.model,
+            pod=self._settings.pod,
+            life=self._settings.life,
+            acknowledged_generation=self._bridge.state.generation,
+            counters=[control_pb2.SegmentCounters(**asdict(each)) for each in counters],
             alerts=[
                 control_pb2.Alert(
-                    kind=a.kind,  # type: ignore[arg-type]  # the enum's number
-                    segment=a.segment,
-                    value=a.value,
-                    limit=a.limit,
-                    detail=a.detail,
-                    generation=a.generation,
+                    kind=KINDS[alert.kind],
+                    segment=alert.segment,
+                    value=alert.value,
+                    limit=alert.limit,
+                    detail=alert.detail,
+                    generation=alert.generation,
                 )
-                for a in self._bridge.alerts()
+                for alert in self._bridge.alerts()
             ],
-            refused_generation=self._refused[0],
-            refused_reason=self._refused[1],
-            loaded_modules=[s.route.module or "" for s in state.segments if s.module is not None],
+            refused_reason=refusal.reason if refusal is not None else "",
+            refused_generation=refusal.generation if refusal is not None else 0,
+            loaded_modules=self._bridge.modules(),
+            requests_per_second=(total - counted) / (now - before) if now > before else 0.0,
         )
 
-    async def _adopt(self, text: str) -> None:
-        """Load in a thread, so that requests are answered meanwhile; then acknowledge at once."""
-        try:
-            table = RoutingTable.model_validate_json(text)
-        except ValidationError as error:
-            logger.error("routing table cannot be read: %s", error.errors()[0]["msg"])
-            return
-        try:
-            await asyncio.to_thread(self._bridge.adopt, table)
-            self._refused = (0, "")
-            logger.info("routing generation %d in force", self._bridge.state.generation)
-        except EcompileError as error:
-            self._refused = (table.generation, error.message)
-            logger.error("routing generation %d refused: %s", table.generation, error.message)
-        except OSError as error:
-            self._refused = (table.generation, f"cannot be loaded: {error}")
-            logger.error("routing generation %d refused: %s", table.generation, error)
-        self._changed.set()
 
-    async def _follow_mounted_table(self) -> None:
-        """The mounted ConfigMap is the second path: followed while the operator cannot be reached."""
-        seen = ""
-        while True:
-            text = read_mounted(self._settings.routing)
-            if text and text != seen and not self.connected:
-                seen = text
-                await self._adopt(text)
-            await asyncio.sleep(1.0)
-
-
-def read_mounted(directory: Path) -> str:
-    """Text of the mounted table; empty where there is none."""
-    try:
-        return (directory / ROUTING_KEY).read_text()
-    except OSError:
-        return ""
+def _describe(error: BaseException) -> str:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name}: {error.details()}"
+    return str(error) or type(error).__name__

@@ -1,51 +1,181 @@
-"""Modules of this pod: fetched by digest, verified, loaded, warmed; only then may a request see them."""
+"""Compiled modules in this pod: fetched by URI and digest, verified, loaded, warmed; only then usable.
+
+Unloaded when the last route and the last request that use them are gone (reference counting; see codegen.loader).
+"""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
-from ecompile_crds.errors import Code, ModelError
-from ecompile_crds.names import SIGNING_PUBLIC_KEY
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from ecompile_crds.errors import Code, ModelError, ResourceError
+from ecompile_crds.evidence import Evidence, EvidenceKind
+from ecompile_crds.plan import Plan
 from ecompile_crds.routing import SegmentRoute
+from pydantic import ValidationError
 
-from ..codegen.bundle import read_bundle
-from ..codegen.levels import supported
+from ..codegen import levels, signing
+from ..codegen.bundle import Bundle, read_bundle
 from ..codegen.loader import CompiledFunction
-from ..codegen.signing import load_public
 from ..data import store
+from .journal import Journal
+from .neural import Rows
+
+KEY_PATTERN = "*.pub"
+WARM_RUNS = 3
+
+
+@dataclass(frozen=True, kw_only=True, weakref_slot=True, slots=True)
+class LoadedModule:
+    """A module that has answered its warm-up."""
+
+    name: str
+    digest: str
+    run: Callable[[Rows, Rows], int]
+    """run(x, y) -> reason; 0 where y was written."""
+    outputs: int
+    function: CompiledFunction
+    lower: Rows
+    upper: Rows
+    """The guard: [features] float32 each."""
+    risk: float | None = None
+    """Sampled evidence: upper bound of the share of inputs that are answered beyond the limit."""
+    evidence: str = ""
+    """Label of the evidence, such as `sampled(n=1100, <=2.7e-03)`."""
+
+
+def trusted_keys(trust_dir: Path) -> tuple[Ed25519PublicKey, ...]:
+    """Keys in the trust directory; read at each load, because a mounted ConfigMap changes in place.
+
+    Raises ResourceError where there is none, ModelError where one is not an ed25519 key.
+    """
+    try:
+        keys = tuple(signing.load_public(path.read_bytes()) for path in sorted(trust_dir.glob(KEY_PATTERN)))
+    except OSError as error:
+        raise ResourceError(Code.STORAGE_UNAVAILABLE, f"{trust_dir}: trusted keys cannot be read: {error}.") from error
+    if not keys:
+        raise ResourceError(
+            Code.STORAGE_UNAVAILABLE,
+            f"{trust_dir} holds no trusted key ({KEY_PATTERN}); mount the trust ConfigMap.",
+        )
+    return keys
+
+
+def cpu_levels() -> tuple[str, ...]:
+    """Instruction set levels of this machine, best first."""
+    return levels.supported(Path("/proc/cpuinfo").read_text())
 
 
 class ModuleStore:
-    """Loaded modules by bundle digest. A module is unloaded when the last route that uses it is gone."""
+    """Loads modules for routes; the same digest is loaded once. Called from loading threads, never per request."""
 
-    def __init__(self, *, trust: Path, resolve: Callable[[str], str] = lambda uri: uri) -> None:
-        self._trust = trust
-        self._resolve = resolve
-        self._levels = supported(Path("/proc/cpuinfo").read_text())
+    def __init__(
+        self,
+        plan: Plan,
+        keys: Callable[[], tuple[Ed25519PublicKey, ...]],
+        *,
+        read: Callable[[str], bytes] = lambda uri: store.read(uri, what="bundle"),
+        journal: Journal | None = None,
+    ) -> None:
+        self._plan = plan
+        self._keys = keys
+        self._read = read
+        self._journal = journal
+        self._loaded: WeakValueDictionary[tuple[int, str], LoadedModule] = WeakValueDictionary()
+        self._lock = threading.Lock()
 
-    def load(self, route: SegmentRoute, *, inputs: int, outputs: int) -> CompiledFunction:
-        """Load the module of a route.
+    def kept_out(self, route: SegmentRoute) -> str | None:
+        """Why the module of a route must not be loaded in this pod; None where it may."""
+        if self._journal is None or route.bundle_digest is None:
+            return None
+        return self._journal.quarantined.get(route.bundle_digest)
 
-        Raises EcompileError where it is missing, altered, untrusted, does not fit the segment, or fails its warm-up.
+    def load(self, route: SegmentRoute) -> LoadedModule:
+        """The module of a route, ready to answer.
+
+        Raises an EcompileError saying why it must not be used.
         """
-        if route.bundle_uri is None or route.bundle_digest is None:
-            raise ModelError(Code.BUNDLE_MALFORMED, f"segment {route.segment}: the route names no bundle.")
-        content = store.read(self._resolve(route.bundle_uri), what="bundle")
-        keys = (load_public((self._trust / SIGNING_PUBLIC_KEY).read_bytes()),)
-        bundle = read_bundle(content, keys, digest=route.bundle_digest)
-        module = bundle.load(self._levels)
-        if (module.inputs, module.outputs) != (inputs, outputs):
+        assert route.bundle_uri is not None and route.bundle_digest is not None, "routing.judge has checked this"
+        key = (route.segment, route.bundle_digest)
+        with self._lock:
+            known = self._loaded.get(key)
+            if known is not None:
+                return known
+            bundle = read_bundle(self._read(route.bundle_uri), self._keys(), digest=route.bundle_digest)
+            self._check_identity(bundle, route.segment)
+            journal = self._journal
+            with journal.using(route.bundle_digest) if journal is not None else contextlib.nullcontext():
+                function = bundle.load(cpu_levels())
+                self._check_sizes(function, route.segment)
+                lower, upper = _guard(bundle, function)
+                _warm(function, lower, upper)
+            evidence = _evidence(bundle)
+            module = LoadedModule(
+                name=route.module or "",
+                digest=route.bundle_digest,
+                run=journal.watch(route.bundle_digest, function.run) if journal is not None else function.run,
+                outputs=function.outputs,
+                function=function,
+                lower=lower,
+                upper=upper,
+                risk=evidence.bound if evidence is not None and evidence.kind is EvidenceKind.SAMPLED else None,
+                evidence=evidence.label() if evidence is not None else "",
+            )
+            self._loaded[key] = module
+            return module
+
+    def _check_identity(self, bundle: Bundle, segment: int) -> None:
+        made_for, source = bundle.meta.get("segment"), bundle.meta.get("sourceDigest")
+        if made_for != segment or source != self._plan.source_digest:
             raise ModelError(
                 Code.BUNDLE_INCOMPATIBLE,
-                f"segment {route.segment}: the module maps {module.inputs} to {module.outputs} values, "
-                f"the segment {inputs} to {outputs}.",
+                f"the bundle was made for segment {made_for} of source {str(source)[:19]}..., "
+                f"not for segment {segment} of {self._plan.source_digest[:19]}...: compile the model again.",
             )
-        guard = json.loads(bundle.files["meta.json"])["guard"]
-        middle = (np.asarray(guard["lower"]) + np.asarray(guard["upper"])) / 2
-        reason, _ = module(middle.astype(np.float32)[None])
-        if reason != 0:
-            raise ModelError(Code.BUNDLE_INCOMPATIBLE, f"segment {route.segment}: the module fails its warm-up.")
-        return module
+
+    def _check_sizes(self, function: CompiledFunction, index: int) -> None:
+        segment = self._plan.segments[index]
+        if (function.inputs, function.outputs) != (segment.input.size, segment.output.size):
+            raise ModelError(
+                Code.BUNDLE_INCOMPATIBLE,
+                f"the module takes {function.inputs} values and gives {function.outputs}; segment {index} has "
+                f"{segment.input.size} and {segment.output.size}.",
+            )
+
+
+def _guard(bundle: Bundle, function: CompiledFunction) -> tuple[Rows, Rows]:
+    """Lower and upper bound of each feature."""
+    try:
+        guard = bundle.meta["guard"]
+        lower, upper = (np.asarray(guard[side], dtype=np.float32).reshape(-1) for side in ("lower", "upper"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(Code.BUNDLE_MALFORMED, "meta.json in the bundle has no usable guard.") from error
+    if lower.size != function.inputs or upper.size != function.inputs:
+        raise ModelError(Code.BUNDLE_MALFORMED, "the guard in the bundle has not one bound for each feature.")
+    return lower, upper
+
+
+def _evidence(bundle: Bundle) -> Evidence | None:
+    try:
+        return Evidence.model_validate(bundle.meta["evidence"])
+    except (KeyError, ValidationError):
+        return None
+
+
+def _warm(function: CompiledFunction, lower: Rows, upper: Rows) -> None:
+    """Run the point of the guard nearest to zero: pages are touched, and a module that cannot answer is found here."""
+    row = np.clip(np.zeros((1, function.inputs), dtype=np.float32), lower, upper)
+    for _ in range(WARM_RUNS):
+        y = np.empty((1, function.outputs), dtype=np.float32)
+        reason = function.run(row, y)
+        if reason != 0 or not np.isfinite(y).all():
+            raise ModelError(
+                Code.BUNDLE_INCOMPATIBLE,
+                f"the module does not answer a point inside its own guard (reason {reason}): compile it again.",
+            )

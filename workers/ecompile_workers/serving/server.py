@@ -1,256 +1,205 @@
-"""Open Inference Protocol v2 over REST, as a raw ASGI application."""
+"""The REST server: a raw ASGI application of the Open Inference Protocol v2, health and metrics."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Final
 
-import numpy as np
 import orjson
-from ecompile_crds.errors import Code, DataError, EcompileError, InternalError, ModelError
-from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from ecompile_crds.errors import Code, DataError, DeadlineError, EcompileError
+from prometheus_client import CollectorRegistry
 
-from .bridge import Answer, Bridge
+from .bridge import Bridge
+from .metrics import CONTENT_TYPE, ServingCollector, render_metrics
+from .protocol import EXTENSIONS, MAX_BODY_BYTES, SERVER_NAME, too_large, unknown_model
+from .rest import HEADER_LENGTH, JSON, Headers, parse_request, render_answer, render_error, render_metadata
+from .service import Service
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
-MAX_BODY_BYTES = 16 << 20
-INLINE_MACS = 2_000_000
-"""Work up to this (about a millisecond) runs in the event loop; more goes to a thread, so that probes are answered."""
-DATATYPES = {"FP32": np.float32, "FP64": np.float64, "INT32": np.int32, "INT64": np.int64, "UINT8": np.uint8}
-STATUS = {Code.MODEL_NOT_FOUND: 404, Code.REQUEST_TOO_LARGE: 413, Code.OVERLOADED: 429}
-JSON_HEADER = (b"content-type", b"application/json")
+BODY_SECONDS: Final = 30.0
+"""Time for a request's body to arrive once its headers have; a client that is slower holds what others could use."""
+JSON_HEADERS: Final = ((b"content-type", JSON),)
 
-
-class Metrics:
-    """Metrics of the pod; labels are bounded: paths and segments."""
-
-    def __init__(self, bridge: Bridge) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter("ecompile_requests_total", "Requests by path", ["path"], registry=self.registry)
-        self.failures = Counter(
-            "ecompile_request_failures_total", "Refused or failed", ["code"], registry=self.registry
-        )
-        self.seconds = Histogram(
-            "ecompile_request_seconds",
-            "Time in the bridge",
-            buckets=(1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1, 1),
-            registry=self.registry,
-        )
-        generation = Gauge("ecompile_routing_generation", "Generation in force", registry=self.registry)
-        generation.set_function(lambda: bridge.state.generation)
-        tripped = Gauge("ecompile_tripped_segments", "Segments that the breaker holds neural", registry=self.registry)
-        tripped.set_function(lambda: len(bridge.alerts()))
-        comparisons = Gauge("ecompile_comparisons", "Comparisons in this generation", registry=self.registry)
-        comparisons.set_function(lambda: sum(s.monitor.comparisons for s in bridge.state.segments))
-        fallbacks = Gauge("ecompile_fallbacks", "Refusals in this generation", registry=self.registry)
-        fallbacks.set_function(lambda: sum(s.monitor.fallbacks for s in bridge.state.segments))
+Response = tuple[int, Headers, bytes]
 
 
-class Server:
-    """The ASGI application."""
+class App:
+    """ASGI application. Live from the start; ready once `serve` was called and until the service drains."""
 
-    def __init__(self, bridge: Bridge, *, model: str, version: str) -> None:
-        self._bridge = bridge
-        self._model = model
-        self._version = version
-        self._metrics = Metrics(bridge)
-        self.draining = False
-        self._inline = sum(s.macs for s in bridge.plan.segments) <= INLINE_MACS
-        self._base = f"/v2/models/{model}"
+    def __init__(self, service: Service, *, body_seconds: float = BODY_SECONDS) -> None:
+        self._service = service
+        self._body_seconds = body_seconds
+        self._registry = CollectorRegistry()
+        self._metadata = b""
+        root = f"/v2/models/{service.model}"
+        self.infer_paths = frozenset({f"{root}/infer", f"{root}/versions/{service.version}/infer"})
+
+    def serve(self, bridge: Bridge) -> None:
+        """Start answering."""
+        service = self._service
+        self._registry.register(ServingCollector(bridge))
+        self._metadata = render_metadata(bridge.network.plan, model=service.model, version=service.version)
+        service.start(bridge)
+
+    @property
+    def draining(self) -> bool:
+        """Whether clients are to connect elsewhere."""
+        return self._service.draining
+
+    def answer_now(self, headers: Headers, body: bytes) -> Response | None:
+        """The response to an inference request whose body has arrived whole; None where its work is too long for the
+        event loop."""
+        service = self._service
+        try:
+            _, json_bytes = _sizes(headers)
+            plan = service.bridge.network.plan
+            request = parse_request(body, plan, json_bytes=json_bytes)
+            if not service.short(request):
+                return None
+            headers, answer = service.infer_now(
+                request,
+                lambda answer: render_answer(
+                    request, answer, model=service.model, version=service.version, output=plan.output
+                ),
+            )
+        except Exception as error:  # the border of a request: every error becomes an answer
+            return _failed(service.failed(error))
+        return 200, headers, answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-            return
         if scope["type"] != "http":
             return
         try:
-            status, body, header = await self._route(scope, receive)
-        except EcompileError as error:
-            self._metrics.failures.labels(str(int(error.code))).inc()
-            status, body, header = _status(error), _error(error), JSON_HEADER
-        await send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [header, (b"content-length", str(len(body)).encode())],
-            }
-        )
+            if scope["path"] in self.infer_paths and scope["method"] == "POST":
+                status, headers, body = await self._infer(scope, receive)
+            else:
+                status, headers, body = self._other(scope["path"], scope["method"])
+        except Exception as error:  # the border of a request: every error becomes an answer
+            status, headers, body = _failed(self._service.failed(error))
+        headers.append((b"content-length", b"%d" % len(body)))
+        if self._service.draining:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _route(self, scope: Scope, receive: Receive) -> tuple[int, bytes, tuple[bytes, bytes]]:
-        method, path = scope["method"], scope["path"].rstrip("/")
-        if method == "POST" and path.startswith("/v2/models/") and path.endswith("/infer"):
-            self._known(path)
-            return 200, await self._infer(await _body(receive)), JSON_HEADER
-        if method != "GET":
-            raise ModelError(Code.MODEL_NOT_FOUND, f"{method} {path or '/'} is not served; see GET /v2.")
-        match path:
-            case "/v2/health/live":
-                return 200, b'{"live":true}', JSON_HEADER
-            case "/v2/health/ready":
-                ready = not self.draining
-                return (200 if ready else 503), orjson.dumps({"ready": ready}), JSON_HEADER
-            case "/v2":
-                about = {"name": "ecompile", "version": self._version, "extensions": []}
-                return 200, orjson.dumps(about), JSON_HEADER
-            case "/metrics":
-                return 200, generate_latest(self._metrics.registry), (b"content-type", b"text/plain; version=0.0.4")
-        self._known(path)
-        if path.endswith("/ready"):
-            return 200, orjson.dumps({"name": self._model, "ready": not self.draining}), JSON_HEADER
-        return 200, self._metadata(), JSON_HEADER
-
-    def _known(self, path: str) -> None:
-        if path != self._base and not path.startswith(f"{self._base}/"):
-            raise ModelError(Code.MODEL_NOT_FOUND, f"{path or '/'} is not served here; the model is {self._model}.")
-
-    def _metadata(self) -> bytes:
-        plan = self._bridge.plan
-
-        def tensor(name: str, shape: tuple[int, ...]) -> dict[str, object]:
-            return {"name": name, "datatype": "FP32", "shape": [-1, *shape]}
-
-        return orjson.dumps(
-            {
-                "name": self._model,
-                "versions": [plan.life],
-                "platform": "ecompile_hybrid",
-                "inputs": [tensor(plan.input.name, plan.input.shape)],
-                "outputs": [tensor(plan.output.name, plan.output.shape)],
-            }
-        )
-
-    async def _infer(self, body: bytes) -> bytes:
-        request = _parse(body)
-        rows = self._rows(request)
-        neural = request.get("parameters", {}).get("path") == "neural"
-        start = time.perf_counter()
+    async def _infer(self, scope: Scope, receive: Receive) -> Response:
+        service = self._service
+        size_bytes, json_bytes = _sizes(scope["headers"])
+        service.admission.enter(size_bytes)
         try:
-            if self._inline:
-                answer = self._bridge.infer(rows, force_neural=neural)
-            else:
-                answer = await asyncio.to_thread(self._bridge.infer, rows, force_neural=neural)
-        except EcompileError:
-            raise
-        except Exception as error:
-            # The border of a request: the neural path itself failed. The client gets a code, the pod goes on.
-            raise InternalError(Code.INTERNAL, f"inference failed: {type(error).__name__}: {error}") from error
-        self._metrics.seconds.observe(time.perf_counter() - start)
-        compiled = all(path == "compiled" for path in answer.paths)
-        self._metrics.requests.labels("compiled" if compiled else "neural").inc()
-        return self._response(request, answer, compiled=compiled)
-
-    def _rows(self, request: dict[str, Any]) -> NDArray[np.float32]:
-        plan = self._bridge.plan
-        inputs = request.get("inputs")
-        if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
-            raise DataError(Code.REQUEST_INVALID, "inputs: a list with exactly one tensor is expected.")
-        tensor = inputs[0]
-        if tensor.get("name") != plan.input.name:
-            raise DataError(
-                Code.REQUEST_INVALID, f"inputs[0].name is {tensor.get('name')!r}; this model takes {plan.input.name!r}."
+            body = await self._read_body(receive)
+            plan = service.bridge.network.plan
+            request = await service.parse(len(body), lambda: parse_request(body, plan, json_bytes=json_bytes))
+            headers, answer = await service.infer(
+                request,
+                lambda answer: render_answer(
+                    request, answer, model=service.model, version=service.version, output=plan.output
+                ),
             )
-        if tensor.get("datatype") not in DATATYPES:
-            raise DataError(
-                Code.REQUEST_INVALID,
-                f"inputs[0].datatype {tensor.get('datatype')!r} is not one of {', '.join(DATATYPES)}.",
-            )
-        try:
-            values = np.asarray(tensor.get("data"), dtype=np.float64).ravel()
-        except (ValueError, TypeError) as error:
-            raise DataError(Code.REQUEST_INVALID, "inputs[0].data: numbers are expected.") from error
-        shape = tensor.get("shape")
-        size = plan.input.size
-        if (
-            not isinstance(shape, list)
-            or len(shape) < 1
-            or any(not isinstance(d, int) or d < 1 for d in shape)
-            or int(np.prod(shape, dtype=np.int64)) != values.size
-            or int(np.prod(shape[1:], dtype=np.int64)) != size
-        ):
-            raise DataError(
-                Code.DATA_SHAPE,
-                f"inputs[0].shape {shape} with {values.size} values does not fit [rows, "
-                f"{', '.join(map(str, plan.input.shape))}].",
-            )
-        return np.ascontiguousarray(values.reshape(-1, size), dtype=np.float32)
+        finally:
+            service.admission.leave(size_bytes)
+        return 200, headers, answer
 
-    def _response(self, request: dict[str, Any], answer: Answer, *, compiled: bool) -> bytes:
-        plan = self._bridge.plan
-        rows = len(answer.outputs)
-        answered: bytes = orjson.dumps(
-            {
-                "model_name": self._model,
-                "model_version": plan.life,
-                "id": str(request.get("id", "")),
-                "parameters": {
-                    "path": "compiled" if compiled else "neural",
-                    "segments": ";".join(f"{i}:{path}" for i, path in enumerate(answer.paths)),
-                    "generation": answer.generation,
-                },
-                "outputs": [
-                    {
-                        "name": plan.output.name,
-                        "datatype": "FP32",
-                        "shape": [rows, *plan.output.shape],
-                        "data": answer.outputs.ravel(),
-                    }
-                ],
-            },
-            option=orjson.OPT_SERIALIZE_NUMPY,
-        )
-        return answered
-
-
-def _parse(body: bytes) -> dict[str, Any]:
-    try:
-        request = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise DataError(Code.REQUEST_INVALID, f"the body is not JSON: {error}.") from error
-    if not isinstance(request, dict) or not isinstance(request.get("parameters", {}), dict):
-        raise DataError(Code.REQUEST_INVALID, "the body must be a JSON object with inputs.")
-    return request
-
-
-async def _body(receive: Receive) -> bytes:
-    body = b""
-    while True:
+    async def _read_body(self, receive: Receive) -> bytes:
         message = await receive()
-        if message["type"] == "http.disconnect":
-            raise DataError(Code.REQUEST_INVALID, "the client went away.")
-        chunk: bytes = message.get("body", b"")
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise DataError(
-                Code.REQUEST_TOO_LARGE, f"the body is larger than {MAX_BODY_BYTES >> 20} MiB; send fewer rows."
-            )
+        body: bytes = message.get("body", b"")
         if not message.get("more_body"):
             return body
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                return await _rest_of_body(body, receive)
+        except TimeoutError as error:
+            raise DeadlineError(
+                Code.REQUEST_TIMEOUT, f"the request body did not arrive within {self._body_seconds:g} s; send it again."
+            ) from error
+
+    def _other(self, path: str, method: str) -> Response:
+        allowed = ("POST",) if path.startswith("/v2/models/") and path.endswith("/infer") else ("GET", "HEAD")
+        if method not in allowed:
+            error = DataError(Code.REQUEST_INVALID, f"{method} is not allowed here; use {allowed[0]}.")
+            return 405, [*JSON_HEADERS, (b"allow", ", ".join(allowed).encode())], render_error(error)[1]
+        service = self._service
+        match path.split("/")[1:]:
+            case ["v2", "health", "live"]:
+                return 200, [*JSON_HEADERS], b'{"live":true}'
+            case ["v2", "health", "ready"]:
+                return _told(200 if service.ready else 503, {"ready": service.ready})
+            case ["metrics"] if self._metadata:
+                return 200, [(b"content-type", CONTENT_TYPE.encode())], render_metrics(self._registry)
+            case ["v2"]:
+                return _told(200, {"name": SERVER_NAME, "version": service.version, "extensions": EXTENSIONS})
+            case ["v2", "models", name, *rest]:
+                return self._about_model(name, rest)
+        return _nothing_here()
+
+    def _about_model(self, name: str, rest: list[str]) -> Response:
+        service = self._service
+        version: str | None = None
+        if rest[:1] == ["versions"] and len(rest) > 1:
+            version, rest = rest[1], rest[2:]
+        if name != service.model or version not in (None, service.version):
+            raise unknown_model(name, version, model=service.model, served_version=service.version)
+        match rest:
+            case ["ready"]:
+                return _told(200 if service.ready else 503, {"name": name, "ready": service.ready})
+            case []:
+                assert service.bridge, "raises while the model is loading"
+                return 200, [*JSON_HEADERS], self._metadata
+        return _nothing_here()
 
 
-def _status(error: EcompileError) -> int:
-    return STATUS.get(error.code, 400 if int(error.code) // 1000 == 1 else 500)
+def _told(status: int, document: dict[str, object]) -> Response:
+    return status, [*JSON_HEADERS], orjson.dumps(document)
 
 
-def _error(error: EcompileError) -> bytes:
-    answer: dict[str, object] = {"error": error.message, "code": int(error.code), "retryable": error.retryable}
-    if error.retry_after_seconds is not None:
-        answer["retryAfterSeconds"] = error.retry_after_seconds
-    return bytes(orjson.dumps(answer))
+def _failed(error: EcompileError) -> Response:
+    headers, body = render_error(error)
+    return error.http_status, headers, body
 
 
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
+def _nothing_here() -> Response:
+    error = DataError(Code.REQUEST_INVALID, "there is nothing at this path; see /v2.")
+    return 404, [*JSON_HEADERS], render_error(error)[1]
+
+
+def _sizes(headers: Headers) -> tuple[int, int | None]:
+    """Most bytes that the body may have, and the length of its JSON where binary tensors follow.
+
+    Raises DataError where the headers promise what is not accepted.
+    """
+    size_bytes, json_bytes = MAX_BODY_BYTES, None
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit():
+            size_bytes = int(value)
+            if size_bytes > MAX_BODY_BYTES:
+                raise too_large()
+        elif name == HEADER_LENGTH:
+            if not value.isdigit() or len(value) > 10:
+                raise DataError(Code.REQUEST_INVALID, "Inference-Header-Content-Length must be a number of bytes.")
+            json_bytes = int(value)
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            raise DataError(
+                Code.REQUEST_INVALID,
+                f"Content-Encoding {value[:40].decode('latin1')!r} is not supported; send it plain.",
+            )
+    return size_bytes, json_bytes
+
+
+async def _rest_of_body(first: bytes, receive: Receive) -> bytes:
+    parts, size, more = [first], len(first), True
+    while more:
         message = await receive()
-        if message["type"] == "lifespan.startup":
-            await send({"type": "lifespan.startup.complete"})
-        else:
-            await send({"type": "lifespan.shutdown.complete"})
-            return
+        if message["type"] == "http.disconnect":
+            raise DataError(Code.REQUEST_INVALID, "the client closed the connection before the request was complete.")
+        part = message.get("body", b"")
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            raise too_large()
+        parts.append(part)
+        more = message.get("more_body", False)
+    return b"".join(parts)

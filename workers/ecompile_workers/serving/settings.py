@@ -1,63 +1,121 @@
-"""Settings of the serving pod, from environment variables that the operator sets."""
+"""What the pod is told: environment variables, parsed once. The operator writes them (its `specs/serving.py`)."""
 
 from __future__ import annotations
 
+import math
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ecompile_crds import names
 from ecompile_crds.errors import Code, DataError
 from ecompile_crds.hybridmodel import Analysis
-from ecompile_crds.names import ROUTING_PATH, TOKEN_PATH, TRUST_PATH
 from pydantic import ValidationError
+
+from .watchdog import HANG_SECONDS
+
+DEFAULT_PORT = 8080
+DEFAULT_GRPC_PORT = 8081
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """One field per variable."""
+    """Everything the pod needs to know before it reads a file."""
 
     namespace: str
     model: str
     life: str
     plan_uri: str
-    pod: str
+    artifacts_uri: str
+    control_address: str
+    """host:port; empty where there is no operator."""
+    control_server_name: str
+    """Name that the operator's certificate must carry; empty: the host of `control_address`."""
     analysis: Analysis
-    control_address: str = ""
-    """host:port of the operator; empty: no operator."""
-    port: int = 8080
-    trust: Path = Path(TRUST_PATH)
-    token: Path = Path(TOKEN_PATH)
-    routing: Path = Path(ROUTING_PATH)
+    port: int
+    grpc_port: int | None
+    """None: no gRPC (ECO_GRPC_PORT=0)."""
+    pod: str
+    trust_dir: Path
+    token_file: Path
+    routing_dir: Path
+    state_dir: Path
+    """Outlives the container, not the pod: crash journal and detectors' state."""
+    hang_seconds: float = HANG_SECONDS
+    """A module that is in one call for longer ends the process."""
+    host: str = "0.0.0.0"
+    """Address that both servers listen on."""
 
 
 def from_environment(environ: Mapping[str, str]) -> Settings:
-    """Read the settings.
+    """Settings from variables named ECO_*, and POD_NAME.
 
-    Raises DataError (SPEC_INVALID) naming the variable.
+    Raises DataError naming the variable at fault.
     """
 
     def required(name: str) -> str:
-        if not environ.get(name):
-            raise DataError(Code.SPEC_INVALID, f"environment variable {name} is not set.")
-        return environ[name]
+        value = environ.get(name, "").strip()
+        if not value:
+            raise DataError(Code.SPEC_INVALID, f"{name} is not set; the operator sets it in the serving Deployment.")
+        return value
 
-    try:
-        analysis = Analysis.model_validate_json(environ.get("ECO_ANALYSIS") or "{}")
-    except ValidationError as error:
-        raise DataError(Code.SPEC_INVALID, f"environment variable ECO_ANALYSIS: {error.errors()[0]['msg']}.") from error
-    port = environ.get("ECO_PORT", "8080")
-    if not port.isdigit() or not 0 <= int(port) <= 65535:
-        raise DataError(Code.SPEC_INVALID, f"environment variable ECO_PORT: {port!r} is not a port.")
     return Settings(
         namespace=required("ECO_NAMESPACE"),
         model=required("ECO_MODEL"),
         life=required("ECO_LIFE"),
         plan_uri=required("ECO_PLAN_URI"),
-        pod=environ.get("POD_NAME", "local"),
-        analysis=analysis,
-        control_address=environ.get("ECO_CONTROL_ADDRESS", ""),
-        port=int(port),
-        trust=Path(environ.get("ECO_TRUST_DIR", TRUST_PATH)),
-        token=Path(environ.get("ECO_TOKEN_FILE", TOKEN_PATH)),
-        routing=Path(environ.get("ECO_ROUTING_DIR", ROUTING_PATH)),
+        artifacts_uri=environ.get("ECO_ARTIFACTS_URI", "") or f"file://{names.ARTIFACTS_PATH}",
+        control_address=_address(environ.get("ECO_CONTROL_ADDRESS", "").strip()),
+        control_server_name=environ.get("ECO_CONTROL_SERVER_NAME", "").strip(),
+        analysis=_analysis(environ.get("ECO_ANALYSIS", "")),
+        port=_port("ECO_PORT", environ.get("ECO_PORT", "") or str(DEFAULT_PORT)),
+        grpc_port=_grpc_port(environ.get("ECO_GRPC_PORT", "") or str(DEFAULT_GRPC_PORT)),
+        pod=environ.get("POD_NAME", "") or socket.gethostname(),
+        trust_dir=Path(environ.get("ECO_TRUST_DIR", "") or names.TRUST_PATH),
+        token_file=Path(environ.get("ECO_TOKEN_FILE", "") or names.TOKEN_PATH),
+        state_dir=Path(environ.get("ECO_STATE_DIR", "") or names.STATE_PATH),
+        hang_seconds=_seconds("ECO_HANG_SECONDS", environ.get("ECO_HANG_SECONDS", "") or str(HANG_SECONDS)),
+        routing_dir=Path(environ.get("ECO_ROUTING_DIR", "") or names.ROUTING_PATH),
     )
+
+
+def _port(name: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
+        raise DataError(Code.SPEC_INVALID, f"{name} is {text[:40]!r}; it must be a port number from 1 to 65535.")
+    return int(text)
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0.1 <= seconds <= 3600:
+        raise DataError(Code.SPEC_INVALID, f"{name} is {text[:40]!r}; it must be a number of seconds from 0.1 to 3600.")
+    return seconds
+
+
+def _grpc_port(text: str) -> int | None:
+    return None if text == "0" else _port("ECO_GRPC_PORT", text)
+
+
+def _address(text: str) -> str:
+    if not text:
+        return ""
+    host, _, port = text.rpartition(":")
+    if not host:
+        raise DataError(Code.SPEC_INVALID, f"ECO_CONTROL_ADDRESS is {text[:100]!r}; it must be host:port, or empty.")
+    _port("ECO_CONTROL_ADDRESS (its port)", port)
+    return text
+
+
+def _analysis(text: str) -> Analysis:
+    if not text.strip():
+        return Analysis()
+    try:
+        return Analysis.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise DataError(Code.SPEC_INVALID, f"ECO_ANALYSIS: {where}: {first['msg']}.") from error

@@ -13,7 +13,7 @@ from ecompile_crds.hybridmodel import ModelPhase
 from ecompile_crds.jobs import JobKind
 from ecompile_crds.routing import RouteMode
 from ecompile_operator.decide.decide import decide
-from ecompile_operator.decide.observed import AlertKind
+from ecompile_operator.decide.observed import AlertKind, JobPhase
 
 from .world import World, make_spec
 
@@ -345,6 +345,28 @@ def test_source_changed_mid_rollout_and_back_again_keeps_one_life() -> None:
     world.settle()
     assert world.status.life is not None and world.status.life.key == old.key and world.status.life.profiled
     assert world.stage() is Stage.CANARY
+
+
+def test_unfinished_jobs_of_an_abandoned_life_are_deleted() -> None:
+    world = World()
+    world.settle()
+    (first,) = world.running()
+    world.change_spec(source={"uri": "file:///artifacts/digits/model2.onnx"})
+    decision = world.step()
+    assert decision.delete_jobs == (first.name,)
+    assert [job.name for job in world.running()] != [first.name]
+
+
+def test_job_waiting_for_an_image_is_made_again_once_the_image_is_another() -> None:
+    world = World()
+    world.settle()
+    (job,) = world.running()
+    world.jobs[job.name] = replace(job, phase=JobPhase.PENDING, reason="ErrImagePull", message="not found")
+    assert world.step().delete_jobs == ()
+    world.worker_image = "worker:2"
+    assert world.step().delete_jobs == (job.name,)
+    world.settle()
+    assert [j.image for j in world.running()] == ["worker:2"]
 
 
 def test_missing_source_is_looked_for_again_without_end() -> None:

@@ -79,6 +79,7 @@ class World:
     audit: list[AuditRecord] = field(default_factory=list)
     events: list[ModelEvent] = field(default_factory=list)
     segments: int = 1
+    worker_image: str = "worker:1"
     last: Decision | None = None
 
     def observed(self) -> Observed:
@@ -99,6 +100,7 @@ class World:
             deployment=self.deployment,
             pods=self.pods,
             reports=tuple(self.reports.values()),
+            worker_image=self.worker_image,
             audit=AuditHead(sequence=newest.sequence, hash=newest.hash, generation=newest.generation)
             if newest is not None
             else None,
@@ -120,11 +122,19 @@ class World:
             self.modules[update.name] = (self.modules[update.name][0], update.status)
         for new in decision.new_modules:
             self.modules.setdefault(new.name, (new.spec, CompiledModuleStatus()))
+        for name in decision.delete_jobs:
+            self.jobs.pop(name, None)
         for job in decision.jobs:
             self.inputs[job.name] = job.input
             self.jobs.setdefault(
                 job.name,
-                ObservedJob(name=job.name, kind=job.input.kind, life=job.input.life, phase=JobPhase.RUNNING),
+                ObservedJob(
+                    name=job.name,
+                    kind=job.input.kind,
+                    life=job.input.life,
+                    phase=JobPhase.RUNNING,
+                    image=self.worker_image,
+                ),
             )
         if decision.serving is not None:
             life = decision.serving.life

@@ -40,6 +40,19 @@ def test_the_service_selects_the_pods_of_the_deployment() -> None:
     assert deployment()["metadata"]["name"] == "net"
 
 
+def test_rest_and_grpc_have_a_port_each() -> None:
+    container = deployment()["spec"]["template"]["spec"]["containers"][0]
+    told = {e["name"]: e.get("value", "") for e in container["env"]}
+    assert {p["name"]: str(p["containerPort"]) for p in container["ports"]} == {
+        "http": told["ECO_PORT"],
+        "grpc": told["ECO_GRPC_PORT"],
+    }
+    assert [(p["name"], p["targetPort"]) for p in build_service(DESIRED, OWNER)["spec"]["ports"]] == [
+        ("http", "http"),
+        ("grpc", "grpc"),
+    ]
+
+
 def test_the_selector_holds_no_life_so_that_it_never_changes() -> None:
     assert "ecompile.dev/life" not in deployment()["spec"]["selector"]["matchLabels"]
     assert deployment()["spec"]["template"]["metadata"]["labels"]["ecompile.dev/life"] == "life1"

@@ -91,6 +91,8 @@ class Block(nn.Module):
 
 LARGE: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "conv 3x3, 16 channels": (lambda: nn.Conv2d(16, 16, 3, padding=1), image(16, 13)),
+    "conv 3x3, even image": (lambda: nn.Conv2d(32, 48, 3, padding=1), image(32, 12)),
+    "conv 3x3, no padding": (lambda: nn.Sequential(nn.Conv2d(16, 16, 3), nn.SiLU()), (16, 10, 14)),
     "conv 3x3, odd channels": (lambda: nn.Conv2d(5, 33, 3, padding=1, stride=2), image(5, 11)),
     "conv 10x4": (lambda: nn.Conv2d(1, 64, (10, 4), stride=2, padding=(4, 1)), (1, 49, 10)),
     "conv dilated": (lambda: nn.Conv2d(8, 24, 3, padding=2, dilation=2), image(8, 9)),

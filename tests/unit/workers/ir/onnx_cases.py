@@ -215,7 +215,8 @@ def split(draw: Draw) -> Model:
     model = Model(shape=[6], opset=opset(draw))
     names = "a,b,c"
     if draw(st.booleans()):
-        model.node("Split", "x", axis=1, output=names, **({"num_outputs": 3} if model.opset >= 18 else {}))
+        told: dict[str, Any] = {"num_outputs": 3} if model.opset >= 18 else {}
+        model.node("Split", "x", axis=1, output=names, **told)
     elif model.opset >= 13:
         model.integers("s", [1, 2, 3]).node("Split", "x", "s", axis=1, output=names)
     else:
@@ -276,7 +277,7 @@ def recurrent(op_type: str) -> Callable[[Draw], Model]:
         model = Model(shape=[steps, inputs], opset=opset(draw)).node("Transpose", "x", output="t", perm=[1, 0, 2])
         model.constant("w", normal(count, gates * hidden, inputs)).constant("r", normal(count, gates * hidden, hidden))
         model.constant("b", normal(count, 2 * gates * hidden))
-        settings = {"linear_before_reset": int(draw(st.booleans()))} if op_type == "GRU" else {}
+        settings: dict[str, Any] = {"linear_before_reset": int(draw(st.booleans()))} if op_type == "GRU" else {}
         names = ["h", "f", "c"][: 3 if op_type == "LSTM" else 2]
         outputs = ",".join(names)
         model.node(op_type, "t", "w", "r", "b", output=outputs, hidden_size=hidden, direction=direction, **settings)

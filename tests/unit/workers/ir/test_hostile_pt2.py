@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from ecompile_workers.ir.interpreter import run
 from ecompile_workers.ir.load import load_source
 from ecompile_workers.ir.pt2_importer import import_archive
 from ecompile_workers.ir.torch_importer import import_exported, import_module
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from .checks import assert_close, onnx_runtime, rows_for
@@ -37,12 +41,33 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(tmp_path_factory.mktemp("pt2") / "net.pt2", module, 3)
 
 
+class Layers(nn.Module):
+    """One of most kinds of call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 3, batch_first=True, bidirectional=True)
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
+        self.conv = nn.Conv1d(6, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, (h, _) = self.lstm(x)
+        y = y + self.attention(y, y, y, need_weights=False)[0]
+        a, b = self.conv(y.transpose(1, 2)).chunk(2, 1)
+        return torch.cat([a.mean(-1), b[..., -1], h[0], torch.zeros(x.shape[0], 1)], 1)
+
+
+@pytest.fixture(scope="module")
+def layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(tmp_path_factory.mktemp("layers") / "net.pt2", Layers(), 5, 4)
+
+
 def altered(archive: Path, target: Path, changes: dict[str, Callable[[bytes], bytes | None]]) -> Path:
     """A copy with some entries changed; None drops an entry."""
     with zipfile.ZipFile(archive) as source, zipfile.ZipFile(target, "w") as copy:
         for name in source.namelist():
-            change = changes.get(name.split("/", 1)[1], lambda content: content)
-            content = change(source.read(name))
+            change = changes.get(name.split("/", 1)[1])
+            content = source.read(name) if change is None else change(source.read(name))
             if content is not None:
                 copy.writestr(name, content)
     return target
@@ -156,6 +181,38 @@ def test_truncated_archives_are_refused(archive: Path, tmp_path: Path) -> None:
             import_archive(path)
 
 
+@settings(max_examples=60, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
+@given(random=st.randoms(use_true_random=False))
+def test_damaged_calls_are_refused_or_read(random: Random, layers: Path, tmp_path_factory: Any) -> None:
+    """Arguments and targets exchanged at random: a graph or a ModelError, nothing else."""
+
+    def change(document: Any) -> None:
+        nodes = document["graph_module"]["graph"]["nodes"]
+        arguments = [each["arg"] for node in nodes for each in node["inputs"]]
+        odd = [{"as_int": -5}, {"as_int": 10**12}, {"as_none": True}, {"as_ints": []}, {"as_float": float("nan")}]
+        for _ in range(random.randint(1, 3)):
+            node = random.choice([n for n in nodes if n["inputs"]])
+            match random.randrange(4):
+                case 0:
+                    node["target"] = random.choice(nodes)["target"]
+                case 1:
+                    node["inputs"].pop(random.randrange(len(node["inputs"])))
+                case _:
+                    random.choice(node["inputs"] or [{}])["arg"] = random.choice([*arguments, *odd])
+
+    path = tmp_path_factory.mktemp("damaged") / "net.pt2"
+    with contextlib.suppress(ModelError):
+        import_archive(altered(layers, path, {GRAPH: edited(change)}))
+
+
+def test_dynamic_sizes_are_refused(tmp_path: Path) -> None:
+    dims = ({0: torch.export.Dim("batch"), 1: torch.export.Dim("width")},)
+    exported = torch.export.export(nn.ReLU(), (torch.randn(2, 3),), dynamic_shapes=dims)
+    torch.export.save(exported, tmp_path / "net.pt2")
+    with pytest.raises(ModelError, match="a dimension besides the batch is dynamic; export with it fixed"):
+        import_archive(tmp_path / "net.pt2")
+
+
 class Payload:
     """Unpickling this creates a folder."""
 
@@ -199,6 +256,41 @@ def test_batch_of_one_becomes_symbolic(tmp_path: Path) -> None:
     source = load_source(export(tmp_path / "static.pt2", module, 1, 4, 4, dynamic=False))
     x = rows_for(source.graph, 6, seed=0)
     assert_close(onnx_runtime(source.neural, x), module(torch.from_numpy(x)).detach().numpy())
+
+
+def test_batch_of_one_that_is_merged_with_heads_becomes_symbolic(tmp_path: Path) -> None:
+    """torch's encoder layer puts the sequence first and merges its heads with the batch."""
+    module = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    source = load_source(export(tmp_path / "static.pt2", module, 5, 8, dynamic=False))
+    x = rows_for(source.graph, 4, seed=0)
+    assert_close(onnx_runtime(source.neural, x), module(torch.from_numpy(x)).detach().numpy())
+
+
+class InPlace(nn.Module):
+    """Reads what was changed in place under its old name, or through a view taken before."""
+
+    def __init__(self, *, through_view: bool) -> None:
+        super().__init__()
+        self.through_view = through_view
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x * 2
+        view = y.view(-1, 3)
+        torch.relu_(y)
+        y.add_(1)
+        return view + y if self.through_view else y * y
+
+
+def test_operators_in_place_change_what_is_read_later() -> None:
+    x = torch.randn(4, 3)
+    module = InPlace(through_view=False)
+    graph = import_module(module, x, name="in_place")
+    assert_close(run(graph, x.numpy()), module(x).numpy())
+
+
+def test_views_of_what_is_changed_in_place_are_refused() -> None:
+    with pytest.raises(ModelError, match="view is used after an operator changed its memory in place"):
+        import_module(InPlace(through_view=True), torch.randn(4, 3), name="in_place")
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])

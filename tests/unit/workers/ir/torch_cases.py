@@ -218,11 +218,13 @@ def attention(draw: Draw) -> Case:
 
     def function(x: Tensor) -> Tensor:
         q, k, v = x.unbind(1)
-        settings: dict[str, Any] = {
+        choices: dict[str, dict[str, Any]] = {
+            "plain": {},
             "causal": {"is_causal": True},
             "mask": {"attn_mask": mask},
             "scale": {"scale": 0.3},
-        }.get(kind, {})
+        }
+        settings = choices[kind]
         return F.scaled_dot_product_attention(q, k, v, **settings)
 
     return Case(module=Function(function), shape=(3, heads, steps, width))
@@ -273,16 +275,17 @@ def cells(make: Callable[..., nn.Module]) -> Callable[[Draw], Case]:
             state: Any = None
             for step in range(x.shape[1]):
                 state = layer(x[:, step], state)
-            return state[0] + state[1] if isinstance(state, tuple) else state
+            found: Tensor = state[0] + state[1] if isinstance(state, tuple) else state
+            return found
 
         return Case(module=Function(function, layer=layer), shape=(size(draw, 1, 3), inputs))
 
     return case
 
 
-def token(x: Tensor, table: nn.Module) -> Tensor:
+def token(x: Tensor, table: nn.Embedding) -> Tensor:
     """A constant row in front of every sequence."""
-    return torch.cat([table.weight[:1].expand(x.shape[0], 1, -1), x], 1)  # type: ignore[index,union-attr]  # an Embedding
+    return torch.cat([table.weight[:1].expand(x.shape[0], 1, -1), x], 1)
 
 
 def normalized(x: Tensor) -> Tensor:
@@ -356,7 +359,7 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     "norm": matrix(normalized),
     "reshape": matrix(lambda x: x.reshape(x.shape[0], -1, 2)),
     "flatten": elementwise(lambda x: x.flatten(1)),
-    "unflatten": matrix(lambda x: x.unflatten(-1, (-1, 2))),
+    "unflatten": matrix(lambda x: x.unflatten(-1, (-1, 2))),  # type: ignore[no-untyped-call]  # untyped upstream
     "squeeze": lambda draw: Case(module=Function(lambda x: x.squeeze(2).unsqueeze(1)), shape=(size(draw), 1, 2)),
     "expand": lambda draw: Case(module=Function(lambda x: x.expand(-1, 3, -1)), shape=(1, size(draw))),
     "permute": permute,
@@ -369,7 +372,7 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     "select": matrix(lambda x: x[:, -1]),
     "index": matrix(lambda x: x[..., torch.tensor([1, 0, 1])]),
     "flip": matrix(lambda x: x.flip(1, -1)),
-    "split": matrix(lambda x: torch.cat(x.split(1, -1)[::-1], -1)),
+    "split": matrix(lambda x: torch.cat(torch.split(x, 1, -1)[::-1], -1)),
     "chunk": matrix(lambda x: x.chunk(2, -1)[0] * x.chunk(2, -1)[1]),
     "pad": pad,
     "lstm": recurrent(nn.LSTM),

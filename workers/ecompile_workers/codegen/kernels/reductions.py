@@ -180,6 +180,6 @@ def print_norm(
         f"STOREU(y + i, (LOADU(x + i) - mean) * scale * LOADU(g + i){shift});"
     )
     if rest:
-        tail = f" + b[i]" if shifted else ""
+        tail = " + b[i]" if shifted else ""
         lines.append(f"    for (int i = {whole}; i < {size}; i++) y[i] = (x[i] - mean) * scale * g[i]{tail};")
     return "\n".join([*lines, "  }", "}", ""])

@@ -26,6 +26,10 @@ class Halo:
         return all(a >= b for a, b in zip((*self.begin, *self.end), (*other.begin, *other.end), strict=True))
 
 
+def no_halo(dimensions: int) -> Halo:
+    return Halo(begin=(0,) * dimensions, end=(0,) * dimensions)
+
+
 @dataclass
 class Lowering:
     """Tensors that exist so far."""
@@ -66,9 +70,7 @@ class Lowering:
         if tensor.name == self.output.name and direct:
             return View(place=Place(space=Space.OUTPUT), shape=shape, strides=row_major(shape))
         if like is not None and like.shape == shape and len(shape) > 2 and like.strides[1] == 1:
-            return self.channels_last(
-                tensor.name, shape, Halo(begin=(0,) * (len(shape) - 2), end=(0,) * (len(shape) - 2))
-            )
+            return self.channels_last(tensor.name, shape, no_halo(len(shape) - 2))
         return self.program.dense(shape) if exact else self.padded_rows(shape)
 
     def padded_rows(self, shape: Sequence[int]) -> View:

@@ -10,9 +10,15 @@ from ...ir.attributes import Convolution, Pool
 from ...ir.graph import Array, Graph, Op
 from ..kernels.gemm import Gemm, choose_tile, pack, padded_bias, print_gemm
 from ..kernels.windows import Window, print_depthwise, print_pool
+from ..kernels.winograd import POINTS, Tiles, print_input, print_output, transformed_weights
 from ..steps import Step
 from ..views import View
-from .base import Halo, Lowering, Unsupported
+from .base import Halo, Lowering, Unsupported, no_halo
+
+LEAST_WINOGRAD_CHANNELS = 16
+"""With fewer, the transforms cost what the products save."""
+WINOGRAD_BLOCK_FLOATS = 32768
+"""Transformed tiles of a block: they stay in the second-level cache."""
 
 
 def wanted_halos(steps: Sequence[Step], graph: Graph) -> dict[str, Halo]:
@@ -53,7 +59,7 @@ def _channels_last(lowering: Lowering, name: str, halo: Halo) -> View:
     has = lowering.halos.get(name)
     if view.strides[1] == 1 and has is not None and has.covers(halo):
         return view
-    if not any((*halo.begin, *halo.end)) and (view.strides[1] == 1 or view.shape[1] == 1):
+    if not any((*halo.begin, *halo.end)) and view.strides[1] == 1:
         return view
     target = lowering.channels_last(None, view.shape, halo, tight=True)
     lowering.map("{0}", [view], target)
@@ -83,6 +89,8 @@ def lower_conv(lowering: Lowering, step: Step) -> None:
     depthwise = a.groups == x.shape[1] == weight.shape[0] and a.groups > 1
     if depthwise:
         _depthwise(lowering, step, x, kernel, bias, target, residual)
+    elif _suits_winograd(lowering, kernel, a, target):
+        _winograd(lowering, step, x, kernel, bias, target, residual)
     elif a.groups == 1:
         _convolve(lowering, step, x, kernel, bias, target, residual)
     elif weight.shape[0] // a.groups % 16 == 0:
@@ -98,8 +106,7 @@ def _target(lowering: Lowering, step: Step) -> View:
     shape = lowering.shape(step.output)
     if name in lowering.wanted:
         return lowering.channels_last(name, shape, lowering.wanted[name])
-    none = (0,) * (len(shape) - 2)
-    return lowering.channels_last(name, shape, Halo(begin=none, end=none))
+    return lowering.channels_last(name, shape, no_halo(len(shape) - 2))
 
 
 def _residual(lowering: Lowering, step: Step, target: View) -> View | None:
@@ -109,8 +116,7 @@ def _residual(lowering: Lowering, step: Step, target: View) -> View | None:
     view = lowering.views[step.residual]
     if view.strides[1] == 1:
         return view
-    none = (0,) * (len(view.shape) - 2)
-    copied = lowering.channels_last(None, view.shape, Halo(begin=none, end=none))
+    copied = lowering.channels_last(None, view.shape, no_halo(len(view.shape) - 2))
     lowering.map("{0}", [view], copied)
     return copied
 
@@ -160,6 +166,58 @@ def _convolve(
         target.place,
     ]
     lowering.program.call(print_gemm(gemm, tile, level), *places)
+
+
+def _suits_winograd(lowering: Lowering, kernel: Array, a: Convolution, target: View) -> bool:
+    outputs, channels, kh, kw = kernel.shape
+    height, width = _two(target.shape[2:], 1)
+    square = (kh, kw) == (3, 3) and a.groups == 1 and set((*a.strides, *a.dilations)) == {1}
+    whole = channels % lowering.lanes == outputs % lowering.lanes == height % 2 == width % 2 == 0
+    return square and whole and channels >= LEAST_WINOGRAD_CHANNELS
+
+
+def _winograd(
+    lowering: Lowering, step: Step, x: View, kernel: Array, bias: Array, target: View, residual: View | None
+) -> None:
+    """In blocks of tile rows that stay in the cache: transform, 16 products, transform back."""
+    outputs, channels = kernel.shape[:2]
+    height, width = _two(target.shape[2:], 1)
+    level, program = lowering.program.level, lowering.program
+    per_row = POINTS * (width // 2) * (channels + outputs)
+    rows = max(1, min(height // 2, WINOGRAD_BLOCK_FLOATS // per_row))
+    blob = program.blob
+    tile = choose_tile(level, rows * (width // 2), outputs)
+    weights = [program.constant(blob.put(pack(w, level, tile.vectors))) for w in transformed_weights(kernel)]
+    zeros = program.constant(blob.put(padded_bias(np.zeros(outputs, np.float32), level)))
+    offset = program.constant(blob.put(padded_bias(bias, level)))
+    x_steps, y_steps = _spatial_steps(x), _spatial_steps(target)
+    r_steps = _spatial_steps(residual) if residual is not None else None
+    for start in range(0, height // 2, rows):
+        tiles = Tiles(rows=min(rows, height // 2 - start), columns=width // 2)
+        before = program.scratch(POINTS * tiles.plane(channels))
+        after = program.scratch(POINTS * tiles.plane(outputs))
+        source = x.moved(2 * start * x_steps[0]).place
+        program.call(print_input(tiles, x_steps, channels, lanes=level.lanes), source, before)
+        gemm = Gemm(
+            outer=1,
+            inner=tiles.count,
+            x_steps=(0, channels),
+            y_steps=(0, outputs),
+            length=channels,
+            outputs=outputs,
+        )
+        product = print_gemm(gemm, tile, level)
+        for point in range(POINTS):
+            program.call(
+                product,
+                before.moved(point * tiles.plane(channels)),
+                weights[point],
+                zeros,
+                after.moved(point * tiles.plane(outputs)),
+            )
+        text = print_output(tiles, y_steps, outputs, residual=r_steps, activation=step.activation, lanes=level.lanes)
+        extra = [residual.moved(2 * start * r_steps[0]).place] if residual is not None and r_steps is not None else []
+        program.call(text, after, offset, *extra, target.moved(2 * start * y_steps[0]).place)
 
 
 def _grouped(
@@ -221,12 +279,7 @@ def lower_pool(lowering: Lowering, step: Step) -> None:
     assert isinstance(a, Pool)
     if lowering.program.rows != 1 or any(d != 1 for d in a.dilations):
         raise Unsupported("pooling with dilation")
-    none = (0,) * len(a.kernel)
-    x = _channels_last(lowering, step.node.inputs[0], Halo(begin=none, end=none))
-    if x.strides[1] != 1:
-        target_in = lowering.channels_last(None, x.shape, Halo(begin=none, end=none), tight=True)
-        lowering.map("{0}", [x], target_in)
-        x = target_in
+    x = _channels_last(lowering, step.node.inputs[0], no_halo(len(a.kernel)))
     target = _target(lowering, step)
     height, width = _two(target.shape[2:], 1)
     window = Window(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 from ...ir.attributes import Axis, Indices, Order, Padding, PadMode, Ranges, Target
@@ -81,7 +82,7 @@ def _gather(lowering: Lowering, step: Step, x: View, attributes: Indices) -> Vie
     """Positions at equal distances are a view; others are copied one by one."""
     axis = 1 + attributes.axis % (len(x.shape) - 1)
     indices = attributes.indices
-    distances = {b - a for a, b in zip(indices, indices[1:], strict=False)}
+    distances = {b - a for a, b in itertools.pairwise(indices)}
     if len(indices) == 1 or (len(distances) == 1 and len(attributes.shape) == 1):
         distance = next(iter(distances), 1)
         sizes = (*x.shape[:axis], *attributes.shape, *x.shape[axis + 1 :])

@@ -140,21 +140,17 @@ def _gelu(call: Call) -> Gelu:
 
 
 UNARY = {
-    "relu": Op.RELU, "relu_": Op.RELU, "sigmoid": Op.SIGMOID, "tanh": Op.TANH, "silu": Op.SILU, "silu_": Op.SILU,
-    "hardsigmoid": Op.HARD_SIGMOID, "hardswish": Op.HARD_SWISH, "hardswish_": Op.HARD_SWISH, "neg": Op.NEG,
-    "abs": Op.ABS, "sqrt": Op.SQRT, "exp": Op.EXP, "log": Op.LOG, "erf": Op.ERF, "logical_not": Op.NOT,
-    "bitwise_not": Op.NOT,
+    "relu": Op.RELU, "sigmoid": Op.SIGMOID, "tanh": Op.TANH, "silu": Op.SILU, "hardsigmoid": Op.HARD_SIGMOID,
+    "hardswish": Op.HARD_SWISH, "neg": Op.NEG, "abs": Op.ABS, "sqrt": Op.SQRT, "exp": Op.EXP, "log": Op.LOG,
+    "erf": Op.ERF, "logical_not": Op.NOT, "bitwise_not": Op.NOT,
 }  # fmt: skip
 BINARY = {
-    "add": Op.ADD, "add_": Op.ADD, "sub": Op.SUB, "mul": Op.MUL, "mul_": Op.MUL, "div": Op.DIV, "minimum": Op.MINIMUM,
-    "maximum": Op.MAXIMUM, "eq": Op.EQUAL, "lt": Op.LESS, "le": Op.LESS_OR_EQUAL, "gt": Op.GREATER,
-    "ge": Op.GREATER_OR_EQUAL, "logical_and": Op.AND, "logical_or": Op.OR, "bitwise_and": Op.AND, "bitwise_or": Op.OR,
-    "__and__": Op.AND, "__or__": Op.OR,
+    "add": Op.ADD, "sub": Op.SUB, "mul": Op.MUL, "div": Op.DIV, "minimum": Op.MINIMUM, "maximum": Op.MAXIMUM,
+    "eq": Op.EQUAL, "lt": Op.LESS, "le": Op.LESS_OR_EQUAL, "gt": Op.GREATER, "ge": Op.GREATER_OR_EQUAL,
+    "logical_and": Op.AND, "logical_or": Op.OR, "bitwise_and": Op.AND, "bitwise_or": Op.OR, "__and__": Op.AND,
+    "__or__": Op.OR,
 }  # fmt: skip
-PASSED = (
-    "contiguous", "clone", "alias", "detach", "detach_", "dropout", "dropout_", "feature_dropout", "lift_fresh_copy",
-    "alpha_dropout",
-)  # fmt: skip
+PASSED = ("contiguous", "clone", "alias", "detach", "dropout", "feature_dropout", "lift_fresh_copy", "alpha_dropout")
 
 CONVERTERS: dict[str, Converter] = {
     **{name: partial(unary, op=op) for name, op in UNARY.items()},
@@ -176,7 +172,6 @@ CONVERTERS: dict[str, Converter] = {
     "clamp_min": clamp,
     "clamp_max": clamp,
     "hardtanh": partial(clamp, lower="min_val", upper="max_val", defaults=(-1.0, 1.0)),
-    "hardtanh_": partial(clamp, lower="min_val", upper="max_val", defaults=(-1.0, 1.0)),
     "relu6": partial(clamp, defaults=(0.0, 6.0)),
     "where": where,
     "masked_fill": masked_fill,

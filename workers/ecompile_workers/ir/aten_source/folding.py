@@ -143,7 +143,7 @@ def _like(value: float) -> Callable[[Arguments], AnyArray]:
 
 def _matmul(x: AnyArray, y: AnyArray) -> AnyArray:
     bounded([np.size(v) // max(1, min(np.shape(v), default=1)) for v in (x, y)])
-    return np.matmul(x, y)
+    return np.asarray(np.matmul(x, y))
 
 
 def _linear(a: Arguments) -> AnyArray:
@@ -154,7 +154,7 @@ def _linear(a: Arguments) -> AnyArray:
 def _embedding(a: Arguments) -> AnyArray:
     table, ids = np.asarray(a["weight"]), np.asarray(a["indices"])
     bounded([ids.size, table.shape[1]])
-    return table[ids]
+    return np.asarray(table[ids])
 
 
 def _stack(a: Arguments) -> AnyArray:
@@ -187,9 +187,7 @@ FOLDS: dict[str, Callable[[Arguments], Any]] = {
     "to": _to,
     "_to_copy": _to,
     "type_as": _to,
-    **dict.fromkeys(
-        ("contiguous", "clone", "alias", "detach", "detach_", "lift_fresh_copy"), lambda a: np.asarray(a["self"])
-    ),
+    **dict.fromkeys(("contiguous", "clone", "alias", "detach", "lift_fresh_copy"), lambda a: np.asarray(a["self"])),
     "dropout": lambda a: np.asarray(a["input"]),
     "add": _binary(np.add),
     "sub": _binary(np.subtract),

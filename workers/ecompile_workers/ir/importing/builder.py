@@ -40,7 +40,7 @@ class Builder:
         Raises Unsupported where the operands do not fit.
         """
         flows = [o for o in operands if isinstance(o, Flow)]
-        name = f"#{len(self._nodes)}"
+        name = self._free(f"#{len(self._nodes)}")
         try:
             names = OPERATORS[op].names(len(operands))
             node = Node(
@@ -61,13 +61,13 @@ class Builder:
 
     def finish(self, outputs: Mapping[str, Value]) -> dict[str, Value]:
         """Names the nodes made since `begin`: a result by its name in the source, what lies between by a number."""
-        fresh = {node.output.name for node in self._nodes[self._mark :]}
+        fresh = [node.output.name for node in self._nodes[self._mark :]]
         final: dict[str, Tensor] = {}
         stem = next(iter(outputs), self._operator)
         for name, value in outputs.items():
-            if isinstance(value, Flow) and value.tensor.name in fresh - final.keys():
+            if isinstance(value, Flow) and value.tensor.name in fresh and value.tensor.name not in final:
                 final[value.tensor.name] = replace(value.tensor, name=name, internal=not value.plain)
-        for count, old in enumerate(sorted(fresh - final.keys(), key=lambda n: int(n[1:]))):
+        for count, old in enumerate(name for name in fresh if name not in final):
             final[old] = replace(self._known[old], name=self._free(f"{stem}.{count}"))
         for position, node in enumerate(self._nodes[self._mark :], self._mark):
             inputs = tuple(final[i].name if i in final else i for i in node.inputs)
@@ -176,6 +176,8 @@ class Builder:
         """Axes of size 1 at positions of the result."""
         rank = x.rank + len(axes)
         places = {a % rank for a in axes}
+        if len(places) != len(axes) or any(not -rank <= a < rank for a in axes):
+            raise Unsupported(f"axes {list(axes)} of {rank}")
         rest = iter(x.dims())
         return self.rearranged(x, [1 if i in places else next(rest) for i in range(rank)])
 
@@ -219,10 +221,7 @@ class Builder:
         """
         ahead = product(x.tensor.shape[: x.batch + x.before])
         if self.static is not None:
-            for axis, size in enumerate(first):
-                if size == self.static and product(first[:axis]) == ahead:
-                    return axis, 1, 1
-            raise Unsupported("merges the batch with other axes; export the model with a symbolic batch")
+            return _static_batch_axis(first, ahead, self.static)
         differing = [i for i, (m, n) in enumerate(zip(first, second, strict=True)) if m != n]
         if len(differing) == 1:
             axis = differing[0]
@@ -300,3 +299,25 @@ def _resolved(target: list[int], shape: tuple[int, ...]) -> list[int]:
     if known != total:
         raise Unsupported(f"{shape} does not fit into {target}")
     return target
+
+
+def _static_batch_axis(sizes: Sequence[int], ahead: int, rows: int) -> tuple[int, int, int]:
+    """(axis, sizes merged before and after) of a batch of `rows` with `ahead` elements before it.
+
+    With one row, several places fit. All of them compute the same for each row; they differ in what our graph can
+    express later: alone before merged, and merged behind the batch before merged in front of it, which would need the
+    last axis.
+    """
+    fitting = []
+    for axis, size in enumerate(sizes):
+        outer = product(sizes[:axis])
+        if size % rows or outer == 0 or ahead % outer:
+            continue
+        before, after = ahead // outer, size // rows
+        if before and after % before == 0:
+            after //= before
+            last = axis == len(sizes) - 1
+            fitting.append((before * after > 1, after > 1 and last, before > 1, axis, before, after))
+    if not fitting:
+        raise Unsupported("tears the batch apart")
+    return min(fitting)[3:]

@@ -27,6 +27,10 @@ MAX_EXACT_INTEGER = 1 << 24
 """Integers up to this are exact in float32."""
 
 
+WRONG_FORM = (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError)
+"""What a converter raises on operands or settings of a form that no exporter writes: the file is damaged."""
+
+
 class Unsupported(Exception):
     """A use of an operator that our graph cannot express; the operator becomes opaque."""
 
@@ -117,7 +121,7 @@ def float32(constant: Constant, what: str) -> Array:
     Raises ModelError where its precision is not float32's, Unsupported where an integer is too large.
     """
     value = constant.fixed
-    if value.dtype.kind == "f":
+    if value.dtype.kind not in "iub":
         if value.dtype != np.float32:
             raise ModelError(
                 Code.MODEL_UNSUPPORTED,
@@ -132,8 +136,6 @@ def float32(constant: Constant, what: str) -> Array:
             )
     elif value.dtype.kind in "iu" and value.size and int(np.abs(value).max()) > MAX_EXACT_INTEGER:
         raise Unsupported("an integer constant is too large for float32")
-    elif value.dtype.kind not in "iub":
-        raise Unsupported(f"constants of type {value.dtype}")
     return np.ascontiguousarray(value, dtype=np.float32).reshape(value.shape)
 
 

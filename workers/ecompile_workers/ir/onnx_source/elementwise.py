@@ -22,6 +22,12 @@ DTYPES: dict[int, DType] = {
 """int32 is kept as int64: the same numbers as long as nothing overflows."""
 
 
+def type_name(number: int) -> str:
+    """An element type for messages."""
+    known = onnx.TensorProto.DataType.values()
+    return onnx.TensorProto.DataType.Name(number).lower() if number in known else f"of the unknown type {number}"
+
+
 def unary(call: Call, *, op: Op, attributes: Callable[[Call], Attributes] = lambda call: NOTHING) -> Value:
     return call.builder.emit(op, [call.flow()], attributes(call))
 
@@ -64,8 +70,7 @@ def cast(call: Call) -> Value:
     to = DTYPES.get(call.integer("to", 0))
     x = call.flow()
     if to is None:
-        name = onnx.TensorProto.DataType.Name(call.integer("to", 0)).lower()
-        raise Unsupported(f"converts to {name}; only float32 and integers are supported")
+        raise Unsupported(f"converts to {type_name(call.integer('to', 0))}; only float32 and integers are supported")
     return x if to is x.tensor.dtype else call.builder.emit(Op.CAST, [x], Cast(to=to))
 
 

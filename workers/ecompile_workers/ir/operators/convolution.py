@@ -52,7 +52,7 @@ def _conv_shape(a: Convolution, shapes: Sequence[Shape]) -> Shape:
     x, weight, bias = shapes
     if len(x) < 2 or len(weight) != len(x) + 1:
         raise ShapeError(f"input {x} and kernel {weight} do not fit")
-    if x[0] != weight[1] * a.groups or weight[0] % a.groups or bias != weight[:1]:
+    if a.groups < 1 or x[0] != weight[1] * a.groups or weight[0] % a.groups or bias != weight[:1]:
         raise ShapeError(f"input {x}, kernel {weight}, bias {bias} and {a.groups} groups do not fit")
     return (weight[0], *_spatial(x[1:], weight[2:], a))
 

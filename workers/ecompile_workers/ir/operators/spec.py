@@ -64,7 +64,9 @@ class Operator(Generic[A]):
 
         Raises ShapeError where there cannot be so many.
         """
-        if self.variadic and count:
+        if self.variadic:
+            if count < 1:
+                raise ShapeError("takes at least one operand")
             return tuple(str(i) for i in range(count))
         if not len(self.operands) - self.optional <= count <= len(self.operands):
             raise ShapeError(f"takes {', '.join(self.operands)}, not {count} operands")

@@ -1,0 +1,175 @@
+"""The short way answers exactly as the long way does, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest_asyncio
+import uvicorn
+from ecompile_crds.routing import RouteMode
+from ecompile_workers.serving.fast_lane import fast_lane
+from ecompile_workers.serving.local import LocalPod
+from ecompile_workers.serving.server import App
+from ecompile_workers.serving.service import Service
+from uvicorn.server import ServerState
+
+from .test_server import INFER, binary, request
+from .world import KEY, LIFE, MODEL, make_world, oracle, rows, table
+
+
+class Door:
+    """A listening application, and whether the long way was taken."""
+
+    def __init__(self, app: App, service: Service, pod: LocalPod) -> None:
+        self.app, self.service, self.pod = app, service, pod
+        self.long_way = 0
+        self.port = 0
+
+    async def counted(self, scope: object, receive: object, send: object) -> None:
+        self.long_way += 1
+        await self.app(scope, receive, send)  # type: ignore[arg-type]  # as uvicorn calls it
+
+    async def exchange(self, *parts: bytes, answers: int = 1) -> list[tuple[int, dict[bytes, bytes], bytes]]:
+        """Send parts, each once the one before was taken by the server; the responses."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0)
+        found = []
+        for _ in range(answers):
+            head = await reader.readuntil(b"\r\n\r\n")
+            status, *lines = head[:-4].split(b"\r\n")
+            headers = dict(line.split(b": ", 1) for line in lines)
+            body = await reader.readexactly(int(headers[b"content-length"]))
+            found.append((int(status.split()[1]), headers, body))
+        if found[-1][1].get(b"connection") == b"close":
+            assert await reader.read() == b""
+        writer.close()
+        return found
+
+
+@pytest_asyncio.fixture
+async def door(tmp_path: Path) -> AsyncIterator[Door]:
+    world = make_world(tmp_path)
+    pod = LocalPod(world.plan_uri, keys=[KEY.public_key()])
+    pod.adopt(table(7, world.route(RouteMode.COMPILED)))
+    service = Service(model=MODEL, version=LIFE)
+    app = App(service)
+    app.serve(pod.bridge)
+    made = Door(app, service, pod)
+    config = uvicorn.Config(
+        made.counted,  # type: ignore[arg-type]  # types of our own for the messages
+        http=fast_lane(app),
+        interface="asgi3",
+        lifespan="off",
+        log_config=None,
+        ws="none",
+    )
+    config.load()
+    state, loop = ServerState(), asyncio.get_running_loop()
+    factory = config.http_protocol_class
+    server = await loop.create_server(
+        lambda: factory(config=config, server_state=state, app_state={}),  # type: ignore[call-arg]  # of uvicorn's own
+        "127.0.0.1",
+        0,
+    )
+    made.port = server.sockets[0].getsockname()[1]
+    yield made
+    server.close()
+    for connection in list(state.connections):
+        connection.shutdown()
+    service.close()
+    pod.close()
+
+
+def post(body: bytes, *headers: bytes, version: bytes = b"1.1") -> bytes:
+    head = [b"POST %b HTTP/%b" % (INFER.encode(), version), b"host: a", b"content-length: %d" % len(body), *headers]
+    return b"\r\n".join([*head, b"", b""]) + body
+
+
+def outputs(body: bytes) -> object:
+    return np.asarray(orjson.loads(body)["outputs"][0]["data"])
+
+
+async def test_whole_request_takes_the_short_way(door: Door) -> None:
+    """Counted, measured and described as ever."""
+    ((status, headers, body),) = await door.exchange(post(request()))
+    assert (status, headers[b"content-type"], door.long_way) == (200, b"application/json", 0)
+    assert orjson.loads(body)["parameters"] == {"path": "compiled", "segments": "0:compiled", "generation": 7}
+    assert door.pod.counters()[0].compiled == 1
+    assert door.pod.bridge.totals.latency["compiled"].sum_seconds > 0
+
+
+async def test_short_and_long_way_give_the_same_answer(door: Door) -> None:
+    """Headers and body, byte for byte; HTTP/1.0 takes the long way, and closes."""
+    short = await door.exchange(post(request(id="7")))
+    long = await door.exchange(post(request(id="7"), version=b"1.0"))
+    assert door.long_way == 1
+    assert short[0][2] == long[0][2]
+    assert long[0][1] == short[0][1] | {b"connection": b"close"}
+
+
+async def test_requests_sent_at_once_are_answered_in_order(door: Door) -> None:
+    """Pipelined: the short way, a health check, an error, the short way again."""
+    health = b"GET /v2/health/ready HTTP/1.1\r\nhost: a\r\n\r\n"
+    sent = b"".join([post(request(id="1")), health, post(b"{"), post(request(id="4"))])
+    found = await door.exchange(sent, answers=4)
+    assert [status for status, _, _ in found] == [200, 200, 400, 200]
+    assert orjson.loads(found[0][2])["id"] == "1" and orjson.loads(found[3][2])["id"] == "4"
+
+
+async def test_request_in_pieces_takes_the_long_way(door: Door) -> None:
+    """Cut anywhere: in the headers, between headers and body, in the body."""
+    whole = post(request())
+    cut = whole.index(b"\r\n\r\n") + 4
+    for at in (30, cut, cut + 5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+        writer.write(whole[:at])
+        await writer.drain()
+        while at > 40 and door.long_way == 0:  # until the server has seen the first part
+            await asyncio.sleep(0)
+        writer.write(whole[at:])
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
+        assert door.long_way == (1 if at >= cut else 0)
+        door.long_way = 0
+
+
+async def test_binary_tensors_take_the_short_way(door: Door) -> None:
+    """Bytes in, bytes out."""
+    body, headers = binary(rows(2), parameters={"binary_data_output": True})
+    ((status, told, answer),) = await door.exchange(post(body, *[b"%b: %b" % header for header in headers]))
+    raw = answer[int(told[b"inference-header-content-length"]) :]
+    assert (status, door.long_way) == (200, 0)
+    np.testing.assert_allclose(np.frombuffer(raw, "<f4").reshape(2, 8), oracle(rows(2)), atol=1e-5)
+
+
+async def test_error_keeps_the_connection(door: Door) -> None:
+    """With its status and code, and the next request on it is answered."""
+    found = await door.exchange(post(b"{") + post(request()), answers=2)
+    assert [status for status, _, _ in found] == [400, 200]
+    assert orjson.loads(found[0][2])["code"] == 1009
+    assert door.pod.bridge.totals.errors == {1009: 1}
+
+
+async def test_connection_is_closed_where_the_client_or_a_drain_asks_for_it(door: Door) -> None:
+    """The answer comes first."""
+    ((status, headers, _),) = await door.exchange(post(request(), b"connection: close"))
+    assert (status, headers[b"connection"]) == (200, b"close")
+    door.service.drain()
+    ((status, headers, _),) = await door.exchange(post(request()))
+    assert (status, headers[b"connection"], door.long_way) == (200, b"close", 0)
+
+
+async def test_long_work_takes_the_long_way(door: Door) -> None:
+    """It must not hold the event loop."""
+    door.pod.bridge.network = replace(door.pod.bridge.network, row_seconds=1.0)
+    ((status, _, body),) = await door.exchange(post(request()))
+    assert (status, door.long_way) == (200, 1)
+    np.testing.assert_allclose(outputs(body), oracle(np.full((1, 16), 0.5, dtype=np.float32))[0], atol=1e-5)

@@ -1,0 +1,182 @@
+"""`ecompile compile`, `verify`, `bench`, and `run` and `inspect` of a package."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from ecompile_crds.errors import Code, DataError, ResourceError
+from ecompile_crds.hybridmodel import Distill
+from pydantic import ValidationError
+
+from ..codegen.signing import load_private, load_public
+from ..hybrid import HybridSession, Package, compile, read_package
+from ..hybrid.checks import verify
+from ..hybrid.package import describe
+
+Say = Callable[[str], None]
+BAR = 30
+
+
+class Progress:
+    """A bar on a terminal, lines elsewhere."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._last = ""
+
+    def __call__(self, step: str, fraction: float) -> None:
+        if sys.stderr.isatty():
+            done = int(BAR * fraction)
+            print(f"\r\x1b[K[{'#' * done}{'.' * (BAR - done)}] {fraction:4.0%} {step}", end="", file=sys.stderr)
+            if fraction >= 1.0:
+                print(file=sys.stderr)
+        elif step != self._last:
+            self._say(f"{fraction:4.0%} {step}")
+        self._last = step
+
+
+def read_bytes(path: Path) -> bytes:
+    """Raises DataError where the file cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(Code.DATA_MISSING, f"{path}: cannot be read: {error.strerror}.") from error
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Complete or not there.
+
+    Raises ResourceError where it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(partial, 0o644)
+            os.replace(partial, path)
+        except BaseException:
+            Path(partial).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ResourceError(Code.STORAGE_FULL, f"{path}: cannot be written: {error.strerror}.") from error
+
+
+def open_package(path: Path, key: Path | None) -> Package:
+    """Raises an EcompileError naming the file."""
+    keys: list[Ed25519PublicKey] = [load_public(read_bytes(key))] if key is not None else []
+    return read_package(read_bytes(path), keys, name=str(path))
+
+
+def compile_command(
+    source: Path,
+    output: Path,
+    *,
+    calibration: str | None,
+    held_out: str | None,
+    key: Path | None,
+    min_speedup: float | None,
+    targets: Sequence[str] | None,
+    as_json: bool,
+    say: Say,
+) -> int:
+    fields: dict[str, Any] = {}
+    if min_speedup is not None:
+        fields["minSpeedup"] = min_speedup
+    if targets:
+        fields["targets"] = list(targets)
+    try:
+        policy = Distill.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = {"minSpeedup": "--min-speedup", "targets": "--targets"}[str(first["loc"][0])]
+        raise DataError(Code.SPEC_INVALID, f"{option}: {first['msg']}.") from error
+    package = compile(
+        source,
+        calibration,
+        policy,
+        held_out=held_out,
+        key=load_private(read_bytes(key)) if key is not None else None,
+        progress=Progress(say),
+    )
+    write_bytes(output, package.content)
+    show(package, as_json=as_json)
+    if not as_json:
+        print(f"\nwrote {output}, {len(package.content) / 1e6:.1f} MB")
+    return 0
+
+
+def show(package: Package, *, as_json: bool) -> None:
+    """What is in a package."""
+    if as_json:
+        print(json.dumps(describe(package), indent=1))
+        return
+    manifest = package.manifest
+    print(f"{manifest.model}  {package.digest[:26]}...")
+    if manifest.synthetic_calibration:
+        print("  made with seeded random rows, because no calibration data was given: compile again with --calibration")
+    for segment in manifest.segments:
+        print(f"  {segment.name}: {segment.outcome}, {segment.macs:,} multiply-adds")
+        if segment.outcome == "compiled" and segment.evidence is not None:
+            speedup = f"{segment.speedup:.2f}x" if segment.speedup is not None else "?"
+            evidence = segment.evidence.label()
+            print(f"    strategy {segment.strategy}, {speedup} ONNX Runtime at batch 1, evidence {evidence}")
+            bundle = package.bundle(segment)
+            low, high = bundle.meta["guard"]["lower"], bundle.meta["guard"]["upper"]
+            print(f"    guard: {len(low)} features within [{min(low):.4g}, {max(high):.4g}], each with its own range")
+            print(f"    code for {', '.join(bundle.levels)}, by {bundle.meta['toolchain']}")
+        elif segment.reason:
+            print(f"    {segment.reason}")
+
+
+def verify_command(path: Path, source: Path, *, key: Path | None, as_json: bool) -> int:
+    """0 where every claim that can be checked here is true; 1 at the first false one."""
+    package = open_package(path, key)
+    read_bytes(source)
+    claims = []
+    false = None
+    for claim in verify(package, source):
+        claims.append({"claim": claim.text, "holds": claim.holds, "detail": claim.detail})
+        if not as_json:
+            word = {True: "true     ", False: "FALSE    ", None: "unchecked"}[claim.holds]
+            print(f"{word} {claim.text}{f' ({claim.detail})' if claim.detail else ''}")
+        if claim.holds is False:
+            false = claim
+            break
+    if as_json:
+        print(json.dumps(claims, indent=1))
+    if false is not None:
+        print(f"ecompile verify: {path}: false: {false.text}. {false.detail}".rstrip(), file=sys.stderr)
+    return 0 if false is None else 1
+
+
+def run_command(path: Path, source: Path, target: Path, *, key: Path | None, as_json: bool) -> int:
+    package = open_package(path, key)
+    session = HybridSession(package)
+    try:
+        x = np.load(source, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(Code.DATA_MALFORMED, f"{source}: not a readable .npy file: {error}.") from error
+    if not isinstance(x, np.ndarray) or x.dtype.kind not in "fiu":
+        raise DataError(Code.DATA_MALFORMED, f"{source}: a .npy file with one numeric array is expected.")
+    y = session.run(x)
+    with tempfile.TemporaryFile() as buffer:
+        np.save(buffer, y)
+        buffer.seek(0)
+        write_bytes(target, buffer.read())
+    if as_json:
+        print(json.dumps({"rows": len(y), "compiledRows": session.compiled_rows, "output": str(target)}))
+    else:
+        print(f"{len(y)} rows, {session.compiled_rows} answered by compiled code; outputs in {target}")
+    return 0

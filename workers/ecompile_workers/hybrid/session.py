@@ -1,0 +1,87 @@
+"""Running a package in this process: compiled where a guard holds, the original network elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from ecompile_crds.errors import Code, DataError
+from numpy.typing import NDArray
+
+from ..codegen.levels import supported
+from ..codegen.loader import CompiledFunction
+from ..distill.measure import session
+from .package import Package
+
+Rows = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Segment:
+    neural: onnxruntime.InferenceSession
+    shape: tuple[int, ...]
+    outputs: int
+    module: CompiledFunction | None
+
+
+class HybridSession:
+    """Segments one after the other, on one thread."""
+
+    def __init__(self, package: Package) -> None:
+        """Load every module and every neural path.
+
+        Raises ModelError where a bundle cannot run on this machine.
+        """
+        levels = supported(Path("/proc/cpuinfo").read_text())
+        self._inputs = package.plan.input
+        self._output = package.plan.output
+        self._segments = []
+        for planned, made in zip(package.plan.segments, package.manifest.segments, strict=True):
+            self._segments.append(
+                _Segment(
+                    neural=session(package.files[planned.neural.path]),
+                    shape=planned.input.shape,
+                    outputs=planned.output.size,
+                    module=package.bundle(made).load(levels) if made.bundle is not None else None,
+                )
+            )
+        self.compiled_rows = 0
+        """Rows that every module answered so far."""
+
+    def run(self, x: Rows) -> Rows:
+        """Outputs [rows, ...] for inputs [rows, ...]; float32.
+
+        Raises DataError where the shape does not fit.
+        """
+        if x.ndim < 1 or x[:1].size != self._inputs.size:
+            raise DataError(
+                Code.DATA_SHAPE, f"input: rows have shape {x.shape[1:]}, but the network takes {self._inputs.shape}."
+            )
+        rows = np.ascontiguousarray(x, dtype=np.float32).reshape(len(x), -1)
+        fast = True
+        for segment in self._segments:
+            y = np.empty((len(rows), segment.outputs), dtype=np.float32)
+            if segment.module is None or segment.module.run(rows, y) != 0:
+                fast = fast and segment.module is None
+                y = self._by_rows(segment, rows) if segment.module is not None else _neural(segment, rows)
+            rows = y
+        self.compiled_rows += len(rows) if fast else 0
+        return rows.reshape(len(rows), *self._output.shape)
+
+    def _by_rows(self, segment: _Segment, rows: Rows) -> Rows:
+        """Each row by itself: one that the guard refuses does not take the others with it."""
+        assert segment.module is not None
+        y = np.empty((len(rows), segment.outputs), dtype=np.float32)
+        for index in range(len(rows)):
+            row = slice(index, index + 1)
+            if segment.module.run(rows[row], y[row]) != 0:
+                y[row] = _neural(segment, rows[row])
+        return y
+
+
+def _neural(segment: _Segment, rows: Rows) -> Rows:
+    name = segment.neural.get_inputs()[0].name
+    found: Rows = segment.neural.run(None, {name: rows.reshape(len(rows), *segment.shape)})[0]
+    return found.reshape(len(rows), -1)

@@ -1,0 +1,228 @@
+"""The breaker of one segment in one routing generation: counts, feeds the detectors, says when to trip.
+
+It decides; the bridge swaps the route. There is no way back within a generation: a newer one makes a new watch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from ecompile_crds.hybridmodel import Analysis
+
+from .comparison import Compared
+from .counters import SegmentCounters, Tally
+from .detectors import LatencyDetector, MeanDetector
+
+RECENT = 50
+"""Observations that an alert's figure is taken over; whether to alert is the detector's decision, over all of them."""
+
+RISK_FLOOR = 0.01
+"""Least limit of the share of comparisons beyond driftLimit; above it, what the module's evidence allows. The mean can
+stay low while a few inputs are answered badly: this is the test that sees them."""
+
+
+class AlertKind(StrEnum):
+    """Why a segment tripped; the kinds of control.proto."""
+
+    BREAKER = "breaker"
+    DRIFT = "drift"
+    FALLBACK = "fallback"
+    LATENCY = "latency"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alert:
+    """A tripped segment: measured value, its limit, and a sentence."""
+
+    kind: AlertKind
+    segment: int
+    value: float
+    limit: float
+    detail: str
+    generation: int
+
+
+class SegmentWatch:
+    """Everything known of one segment in one generation. Used by the thread that answers requests only."""
+
+    def __init__(
+        self, *, segment: int, generation: int, analysis: Analysis, total: Tally, risk: float | None = None
+    ) -> None:
+        """`risk` is the bound of the module's evidence: the share of inputs that may be answered beyond the limit."""
+        self.segment = segment
+        self.generation = generation
+        self.tally = Tally()
+        self._total = total
+        self.alert: Alert | None = None
+        self._drift = MeanDetector(limit=analysis.drift_limit, interval=analysis.false_alarm_interval)
+        self._fallback = MeanDetector(limit=analysis.fallback_limit, interval=analysis.false_alarm_interval)
+        self._exceedance = MeanDetector(limit=max(RISK_FLOOR, risk or 0.0), interval=analysis.false_alarm_interval)
+        self._latency = LatencyDetector(limit=analysis.latency_regression_limit)
+        self._recent_refusals: deque[bool] = deque(maxlen=RECENT)
+        self._recent_deltas: deque[float] = deque(maxlen=RECENT)
+
+    def requested(self) -> None:
+        """A request reached the segment."""
+        self.tally.requests += 1
+        self._total.requests += 1
+
+    def answered(self) -> Alert | None:
+        """The module answered a request."""
+        self.tally.compiled += 1
+        self._total.compiled += 1
+        return self._checked(refused=False)
+
+    def refused(self) -> Alert | None:
+        """The module was asked, or would have been, and refused."""
+        self.tally.fallbacks += 1
+        self._total.fallbacks += 1
+        return self._checked(refused=True)
+
+    def faulted(self, detail: str) -> Alert | None:
+        """The module raised, or gave numbers that are not finite where the network does not."""
+        self.refused()
+        if self.alert is not None and self.alert.kind is AlertKind.BREAKER:
+            return None
+        return self._trip(AlertKind.BREAKER, value=1.0, limit=0.0, detail=detail)
+
+    def keep_out(self, detail: str) -> Alert | None:
+        """The module may not be used at all."""
+        return self._trip(AlertKind.BREAKER, value=1.0, limit=0.0, detail=detail)
+
+    def dropped(self) -> None:
+        """A comparison was drawn, but the queue was full."""
+        self.tally.dropped_comparisons += 1
+        self._total.dropped_comparisons += 1
+
+    def compared(self, result: Compared) -> Alert | None:
+        """A comparison was done off the request path; `shadow` ones also show whether the module would answer."""
+        if result.fault:
+            return self.faulted(result.fault)
+        if result.refused:
+            return self.refused()
+        alert = self._checked(refused=False) if result.shadow else None
+        if result.delta is None:
+            return alert
+        for tally in (self.tally, self._total):
+            tally.comparisons += 1
+            tally.delta_sum += result.delta
+            tally.delta_max = max(tally.delta_max, result.delta)
+        self._recent_deltas.append(result.delta)
+        slow = self._latency.observe(compiled_seconds=result.compiled_seconds, neural_seconds=result.neural_seconds)
+        exceeds = self._exceedance.observe(1.0 if result.delta > self._drift.limit else 0.0)
+        if self._drift.observe(result.delta):
+            seen, limit = len(self._recent_deltas), self._drift.limit
+            mean = sum(self._recent_deltas) / seen
+            return alert or self._trip(
+                AlertKind.DRIFT,
+                value=mean,
+                limit=limit,
+                detail=f"mean relative error {mean:.3g} over the last {seen} comparisons, limit {limit:g}; "
+                f"e-value {self._drift.value:.3g}",
+            )
+        if exceeds:
+            seen, limit = len(self._recent_deltas), self._exceedance.limit
+            share = sum(delta > self._drift.limit for delta in self._recent_deltas) / seen
+            return alert or self._trip(
+                AlertKind.DRIFT,
+                value=share,
+                limit=limit,
+                detail=f"{share:.1%} of the last {seen} comparisons beyond driftLimit {self._drift.limit:g}, "
+                f"limit {limit:.1%}; e-value {self._exceedance.value:.3g}",
+            )
+        if slow:
+            regression, limit = self._latency.regression, self._latency.limit
+            return alert or self._trip(
+                AlertKind.LATENCY,
+                value=regression,
+                limit=limit,
+                detail=f"compiled p50 is {regression:.0%} above neural p50, limit {limit:.0%}",
+            )
+        return alert
+
+    @property
+    def recent_accuracy(self) -> float | None:
+        """Share of the last comparisons within driftLimit; None before the first."""
+        recent = tuple(self._recent_deltas)  # one step for the interpreter: another thread may be adding
+        return sum(delta <= self._drift.limit for delta in recent) / len(recent) if recent else None
+
+    def counters(self) -> SegmentCounters:
+        """A copy of the counts, with the detectors' values."""
+        compiled_p50, compiled_p99 = self._latency.compiled.quantiles()
+        neural_p50, neural_p99 = self._latency.neural.quantiles()
+        return SegmentCounters(
+            segment=self.segment,
+            **asdict(self.tally),
+            delta_e_value=self._drift.value,
+            fallback_e_value=self._fallback.value,
+            compiled_p50_seconds=compiled_p50,
+            neural_p50_seconds=neural_p50,
+            compiled_p99_seconds=compiled_p99,
+            neural_p99_seconds=neural_p99,
+            latency_samples=min(len(self._latency.compiled), len(self._latency.neural)),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Everything that must survive a restart, as JSON values; `restore` takes it."""
+        return {
+            "tally": asdict(self.tally),
+            "drift": self._drift.state(),
+            "fallback": self._fallback.state(),
+            "exceedance": self._exceedance.state(),
+            "latency": self._latency.state(),
+            "refusals": list(self._recent_refusals),
+            "deltas": list(self._recent_deltas),
+            "alert": asdict(self.alert) if self.alert is not None else None,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from the state of a watch of the same segment, generation and module; the totals stay as they are.
+
+        Raises KeyError, TypeError or ValueError where it is not such a state; the watch is then half restored.
+        """
+        self.tally = Tally(**state["tally"])
+        self._drift.restore(state["drift"])
+        self._fallback.restore(state["fallback"])
+        self._exceedance.restore(state["exceedance"])
+        self._latency.restore(state["latency"])
+        self._recent_refusals.extend(bool(each) for each in state["refusals"])
+        self._recent_deltas.extend(float(each) for each in state["deltas"])
+        alert = state["alert"]
+        if alert is not None:
+            value = alert["value"]  # JSON has no infinity: it is null there
+            told = alert | {"kind": AlertKind(alert["kind"]), "value": math.inf if value is None else value}
+            self.alert = Alert(**told)
+
+    def _checked(self, *, refused: bool) -> Alert | None:
+        self.tally.guard_checked += 1
+        self._total.guard_checked += 1
+        self._recent_refusals.append(refused)
+        if not self._fallback.observe(1.0 if refused else 0.0):
+            return None
+        seen, limit = len(self._recent_refusals), self._fallback.limit
+        rate = sum(self._recent_refusals) / seen
+        return self._trip(
+            AlertKind.FALLBACK,
+            value=rate,
+            limit=limit,
+            detail=f"{rate:.0%} of the last {seen} requests refused by the module, limit {limit:.0%}; "
+            f"e-value {self._fallback.value:.3g}",
+        )
+
+    def _trip(self, kind: AlertKind, *, value: float, limit: float, detail: str) -> Alert | None:
+        if self.alert is not None and kind is not AlertKind.BREAKER:
+            return None
+        self.alert = Alert(
+            kind=kind,
+            segment=self.segment,
+            value=value if math.isfinite(value) else math.inf,
+            limit=limit,
+            detail=detail,
+            generation=self.generation,
+        )
+        return self.alert

@@ -1,0 +1,232 @@
+"""Open Inference Protocol v2 over gRPC: messages to rows, answers to messages, and the server.
+
+Not here: what answers; see service.py. The methods are registered under the protocol's own service name, so that any
+client finds them (KServe's, Triton's).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, NoReturn, TypeVar
+
+import grpc
+import numpy as np
+from ecompile_crds.errors import Code, DataError, EcompileError, ResourceError
+from ecompile_crds.plan import Plan, PlanTensor
+
+from .neural import Rows
+from .oip import inference_pb2 as pb
+from .protocol import (
+    EXTENSIONS,
+    MAX_BODY_BYTES,
+    NO_OPTIONS,
+    PLATFORM,
+    SERVER_NAME,
+    Answer,
+    InferRequest,
+    check_outputs,
+    check_tensor,
+    one_input,
+    parse_options,
+    rows_from_bytes,
+    rows_from_values,
+    too_large,
+    unknown_model,
+)
+from .service import Service
+
+SERVICE_NAME: Final = "inference.GRPCInferenceService"
+TYPED_CONTENTS: Final[Mapping[str, str]] = {
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+}
+"""Field of InferTensorContents per datatype; FP16 has none and must be sent raw."""
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def parse_request(message: pb.ModelInferRequest, plan: Plan) -> InferRequest:
+    """Raises DataError naming the field at fault."""
+    one_input(len(message.inputs), plan)
+    if message.outputs:
+        check_outputs([each.name for each in message.outputs], plan.output)
+    parameters = message.parameters
+    return InferRequest(
+        rows=_rows(message, plan.input),
+        options=parse_options({name: _value(parameters[name]) for name in parameters}) if parameters else NO_OPTIONS,
+        identifier=message.id or None,
+    )
+
+
+def _rows(message: pb.ModelInferRequest, expected: PlanTensor) -> Rows:
+    tensor, raw = message.inputs[0], message.raw_input_contents
+    rows = check_tensor(tensor.name, tensor.datatype, list(tensor.shape), expected)
+    if raw:
+        if len(raw) != 1 or tensor.HasField("contents"):
+            raise DataError(
+                Code.REQUEST_INVALID,
+                f"raw_input_contents has {len(raw)} entries for one input; send one, and then no contents.",
+            )
+        return rows_from_bytes(raw[0], tensor.datatype, rows, expected)
+    field = TYPED_CONTENTS.get(tensor.datatype)
+    if field is None:
+        raise DataError(Code.REQUEST_INVALID, f"{tensor.datatype} has no typed contents; send raw_input_contents.")
+    return rows_from_values(np.asarray(getattr(tensor.contents, field)), rows, expected)
+
+
+def _value(parameter: pb.InferParameter) -> object:
+    chosen = parameter.WhichOneof("parameter_choice")
+    return getattr(parameter, chosen) if chosen is not None else None
+
+
+def render_answer(
+    request: InferRequest, answer: Answer, *, model: str, version: str, output: PlanTensor
+) -> pb.ModelInferResponse:
+    """The response; the output is raw, little-endian float32."""
+    response = pb.ModelInferResponse(
+        model_name=model, model_version=version, id=request.identifier or "", raw_output_contents=[answer.y.tobytes()]
+    )
+    for name, value in answer.parameters().items():
+        if isinstance(value, int):
+            response.parameters[name].int64_param = value
+        else:
+            response.parameters[name].string_param = value
+    response.outputs.add(name=output.name, datatype="FP32", shape=[answer.y.shape[0], *output.shape])
+    return response
+
+
+def error_metadata(error: EcompileError) -> tuple[tuple[str, str], ...]:
+    """Trailing metadata of an error: the fields that REST has in its body, and when gRPC's own retry comes back."""
+    told = [("ecompile-code", str(int(error.code))), ("ecompile-retryable", str(error.retryable).lower())]
+    if error.retry_after_seconds is not None:
+        told.append(("ecompile-retry-after-seconds", f"{error.retry_after_seconds:g}"))
+        told.append(("grpc-retry-pushback-ms", str(math.ceil(error.retry_after_seconds * 1000))))
+    return tuple(told)
+
+
+class GrpcServer:
+    """Live from the start, as the REST server is; answers once the service is ready."""
+
+    def __init__(self, service: Service, *, port: int, host: str = "[::]") -> None:
+        """Listen on `port` (0: any free one) from `start` on.
+
+        Raises ResourceError where the port is taken.
+        """
+        self._service = service
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", MAX_BODY_BYTES + (1 << 16)),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        self._server.add_generic_rpc_handlers((self._handlers(),))
+        try:
+            self.port = self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise ResourceError(Code.UNSCHEDULABLE, f"port {port} cannot be listened on: {error}.") from error
+
+    async def start(self) -> None:
+        """Listen."""
+        await self._server.start()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Take no new calls; those in progress have this long."""
+        await self._server.stop(grace_seconds)
+
+    def _handlers(self) -> grpc.GenericRpcHandler[Any, Any]:
+        def unary(
+            method: Callable[[RequestT], Awaitable[ResponseT]], request: type[RequestT], response: type[ResponseT]
+        ) -> grpc.RpcMethodHandler[Any, Any]:
+            async def guarded(message: RequestT, context: Context) -> ResponseT:
+                try:
+                    return await method(message)
+                except Exception as error:  # the border of a request: every error becomes a status
+                    await _abort(context, self._service.failed(error))
+
+            return grpc.unary_unary_rpc_method_handler(
+                guarded,
+                request_deserializer=request.FromString,  # type: ignore[attr-defined]  # every message has it
+                response_serializer=response.SerializeToString,  # type: ignore[attr-defined]  # every message has it
+            )
+
+        return grpc.method_handlers_generic_handler(
+            SERVICE_NAME,
+            {
+                "ServerLive": unary(self._live, pb.ServerLiveRequest, pb.ServerLiveResponse),
+                "ServerReady": unary(self._ready, pb.ServerReadyRequest, pb.ServerReadyResponse),
+                "ServerMetadata": unary(self._server_metadata, pb.ServerMetadataRequest, pb.ServerMetadataResponse),
+                "ModelReady": unary(self._model_ready, pb.ModelReadyRequest, pb.ModelReadyResponse),
+                "ModelMetadata": unary(self._model_metadata, pb.ModelMetadataRequest, pb.ModelMetadataResponse),
+                "ModelInfer": unary(self._infer, pb.ModelInferRequest, pb.ModelInferResponse),
+            },
+        )
+
+    def _known(self, name: str, version: str) -> None:
+        service = self._service
+        if name != service.model or version not in ("", service.version):
+            raise unknown_model(name, version, model=service.model, served_version=service.version)
+
+    async def _live(self, message: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
+        return pb.ServerLiveResponse(live=True)
+
+    async def _ready(self, message: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
+        return pb.ServerReadyResponse(ready=self._service.ready)
+
+    async def _server_metadata(self, message: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
+        return pb.ServerMetadataResponse(name=SERVER_NAME, version=self._service.version, extensions=EXTENSIONS)
+
+    async def _model_ready(self, message: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
+        self._known(message.name, message.version)
+        return pb.ModelReadyResponse(ready=self._service.ready)
+
+    async def _model_metadata(self, message: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
+        self._known(message.name, message.version)
+        plan = self._service.bridge.network.plan
+
+        def tensor(each: PlanTensor) -> pb.ModelMetadataResponse.TensorMetadata:
+            return pb.ModelMetadataResponse.TensorMetadata(name=each.name, datatype="FP32", shape=[-1, *each.shape])
+
+        return pb.ModelMetadataResponse(
+            name=self._service.model,
+            versions=[self._service.version],
+            platform=PLATFORM,
+            inputs=[tensor(plan.input)],
+            outputs=[tensor(plan.output)],
+        )
+
+    async def _infer(self, message: pb.ModelInferRequest) -> pb.ModelInferResponse:
+        service = self._service
+        self._known(message.model_name, message.model_version)
+        plan = service.bridge.network.plan
+        size_bytes = message.ByteSize()
+        if size_bytes > MAX_BODY_BYTES:
+            raise too_large()
+        service.admission.enter(size_bytes)
+        try:
+            request = await service.parse(size_bytes, lambda: parse_request(message, plan))
+            return await service.infer(
+                request,
+                lambda answer: render_answer(
+                    request, answer, model=service.model, version=service.version, output=plan.output
+                ),
+            )
+        finally:
+            service.admission.leave(size_bytes)
+
+
+async def _abort(context: Context, error: EcompileError) -> NoReturn:
+    status = grpc.StatusCode[error.grpc_status]
+    await context.abort(status, f"[{int(error.code)}] {error.message}", error_metadata(error))
+    raise AssertionError("abort raises")
