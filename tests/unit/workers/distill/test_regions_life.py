@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives import serialization
-from ecompile_crds.names import SIGNING_PUBLIC_KEY
+from ecompile_crds.plan import Plan
 from ecompile_crds.routing import SegmentRoute
 from ecompile_workers.certify.certificate import FILE
 from ecompile_workers.codegen.bundle import read_bundle
@@ -54,9 +53,8 @@ def test_regions_are_distilled_validated_and_loaded(root: Path, monkeypatch: pyt
     asked = {"segment": 0, "bundleUri": made.bundle_uri, "bundleDigest": made.bundle_digest}
     report = run(make_context(root, kind="validate", planUri=profile.plan_uri, **asked), index=0).validation
     assert report is not None and report.passed, report
-    public = KEY.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    (root / SIGNING_PUBLIC_KEY).write_bytes(public)
-    store = ModuleStore(trust=root, resolve=lambda uri: f"file://{root}/{uri.removeprefix('file:///artifacts/')}")
-    route = SegmentRoute(segment=0, bundle_uri=made.bundle_uri, bundle_digest=made.bundle_digest)
-    module = store.load(route, inputs=5, outputs=5)
-    assert module(np.load(root / "net" / "held_out.npz")["inputs"].reshape(ROWS, 5))[0] == 0
+    plan = Plan.model_validate_json((root / profile.plan_uri.removeprefix("file:///artifacts/")).read_bytes())
+    store = ModuleStore(plan, lambda: (KEY.public_key(),), read=lambda uri: path.read_bytes())
+    loaded = store.load(SegmentRoute(segment=0, bundle_uri=made.bundle_uri, bundle_digest=made.bundle_digest))
+    rows = np.load(root / "net" / "held_out.npz")["inputs"].reshape(ROWS, 5)
+    assert loaded.run(rows, np.empty((ROWS, 5), np.float32)) == 0
