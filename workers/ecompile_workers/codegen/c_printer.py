@@ -50,14 +50,22 @@ def print_c(graph: Graph, guard: GuardBox, level: Level, *, regions: RegionTree 
     scratch = max(program.printed()[1] for program in blocks)
     max_rows = max(1, min(MAX_ROWS, MAX_STAGED_FLOATS // outputs))
     staged = max_rows * outputs + level.lanes
+<<<<<<< HEAD
     body = functions.printed()
+=======
+    if regions is None:
+        body = _all_rows(inputs, outputs, blocks)
+    else:
+        body = _rows_with_regions(inputs, outputs, blocks, covered=_covered(regions, guard))
+>>>>>>> certify
     parts = [
         prelude(level, body),
         _guard(inputs, lower_bound, upper_bound, level.lanes),
         body,
         *bodies,
+        FINITE,
         print_guard_tree(regions, level, blob) if regions is not None else "",
-        _run(inputs, outputs, _loops(inputs, outputs, blocks, guarded=regions is not None), scratch, max_rows),
+        _run(inputs, outputs, body, scratch, max_rows),
     ]
     meta = (
         f'{{\\"abi\\":{ABI_VERSION},\\"inputs\\":{inputs},\\"outputs\\":{outputs},\\"max_rows\\":{max_rows},'
@@ -65,6 +73,11 @@ def print_c(graph: Graph, guard: GuardBox, level: Level, *, regions: RegionTree 
     )
     parts.append(f'__attribute__((visibility("default"))) const char *eco_meta(void) {{ return "{meta}"; }}\n')
     return Printed(source="\n".join(parts), weights=blob.content())
+
+
+def _covered(regions: RegionTree, guard: GuardBox) -> bool:
+    above = regions.lower >= guard.lower.reshape(-1)
+    return bool((above & (regions.upper <= guard.upper.reshape(-1))).all())
 
 
 def _blocks(graph: Graph, level: Level) -> list[int]:
@@ -97,49 +110,73 @@ static int guard(const float *x) {{
 """
 
 
-def _loops(inputs: int, outputs: int, blocks: list[Program], *, guarded: bool) -> str:
-    """All rows from r to n; where there are regions, each run of rows that none of them answers."""
-    end = "end" if guarded else "n"
-    loops = "\n".join(
+def _loops(inputs: int, outputs: int, blocks: list[Program], end: str) -> str:
+    """The dense code for all rows from r to `end`."""
+    return "\n".join(
         f"  for (; r + {p.rows} <= {end}; r += {p.rows}) block_{p.rows}(x + r * {inputs}, out + r * {outputs}, s);"
         for p in blocks
     )
-    if not guarded:
-        return loops
+
+
+def _all_rows(inputs: int, outputs: int, blocks: list[Program]) -> str:
+    """Statements that compute `out` for n rows, or return with a reason."""
     return f"""\
-  while (r < n) {{
+{_GUARDED.format(inputs=inputs)}
+  int64_t r = 0;
+{_loops(inputs, outputs, blocks, "n")}
+  if (!finite(out, n * {outputs})) return *reason = 3;"""
+
+
+def _rows_with_regions(inputs: int, outputs: int, blocks: list[Program], *, covered: bool) -> str:
+    """The same where code of regions answers what it can. `covered`: all regions lie in the guard's box.
+
+    Then a row that a region answers needs no second look: it has passed a narrower test, and its output is proven to be
+    finite.
+    """
+    return f"""\
+{"" if covered else _GUARDED.format(inputs=inputs)}
+  for (int64_t r = 0; r < n;) {{
     const int32_t found = route(x + r * {inputs});
     if (found >= 0) {{
       answer(x + r * {inputs}, out + r * {outputs}, found);
       r++;
       continue;
     }}
+    const int64_t first = r;
     int64_t end = r + 1;
     while (end < n && route(x + end * {inputs}) < 0) end++;
-{loops}
+    for (int64_t k = r; k < end; k++)
+      if (!guard(x + k * {inputs})) return *reason = 1;
+{_loops(inputs, outputs, blocks, "end")}
+    if (!finite(out + first * {outputs}, (end - first) * {outputs})) return *reason = 3;
   }}"""
 
 
-def _run(inputs: int, outputs: int, loops: str, scratch: int, max_rows: int) -> str:
-    return f"""\
-static int finite(const float *p, int64_t n) {{
-  vi bad = {{0}};
+_GUARDED = """\
+  for (int64_t r = 0; r < n; r++)
+    if (!guard(x + r * {inputs})) return *reason = 1;"""
+
+
+FINITE = """\
+static int finite(const float *p, int64_t n) {
+  vi bad = {0};
   int64_t i = 0;
-  for (; i + LANES <= n; i += LANES) {{ const v z = LOADU(p + i) * 0.0f; bad |= z != z; }}
+  for (; i + LANES <= n; i += LANES) { const v z = LOADU(p + i) * 0.0f; bad |= z != z; }
   int32_t any = 0;
   for (int l = 0; l < LANES; l++) any |= bad[l];
-  for (; i < n; i++) {{ const float z = p[i] * 0.0f; any |= z != z; }}
+  for (; i < n; i++) { const float z = p[i] * 0.0f; any |= z != z; }
   return any == 0;
-}}
+}
+"""
+
+
+def _run(inputs: int, outputs: int, body: str, scratch: int, max_rows: int) -> str:
+    return f"""\
 __attribute__((visibility("default")))
 int eco_run(const float *x, float *y, int64_t n, void *scratch, uint32_t *reason) {{
   float *s = scratch, *out = s + {scratch};
   if (n < 1 || n > {max_rows}) return *reason = 2;
-  for (int64_t r = 0; r < n; r++)
-    if (!guard(x + r * {inputs})) return *reason = 1;
-  int64_t r = 0;
-{loops}
-  if (!finite(out, n * {outputs})) return *reason = 3;
+{body}
   if (n == 1) __builtin_memcpy(y, out, {4 * outputs});
   else memcpy(y, out, n * {4 * outputs});
   return *reason = 0;

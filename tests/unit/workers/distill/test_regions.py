@@ -31,7 +31,8 @@ from ecompile_workers.ir.load import load_source
 from ecompile_workers.ir.to_onnx import export
 from numpy.typing import NDArray
 
-from ..certify.cases import box_rows, small_case
+from ..certify.attack import gradient
+from ..certify.cases import as_float32, box_rows, small_case
 from ..networks import KEY, make_graph, wide_box
 
 LEVELS = cpu_levels()
@@ -69,6 +70,33 @@ def test_compiled_regions_stay_within_their_bounds(level: str, seed: int) -> Non
         assert reason == 0
         error = np.abs(y - interpreter.run(graph, rows)).max(axis=0)
         assert (error <= region.real_bound).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_search_breaks_a_stated_bound(seed: int) -> None:
+    """Climbs from the worst random rows: along the gradient, and by random steps; against both kinds of original."""
+    graph, chain, tree = small_case(seed)
+    module = compiled(graph, wide_box(3), tree, LEVELS[0])
+    rng = np.random.default_rng(seed)
+    for region in tree.regions:
+        originals = {
+            "real": (lambda rows: interpreter.run(graph, rows), region.real_bound),
+            "forwards": (lambda rows: as_float32(chain, rows, backwards=False), region.bound),
+            "backwards": (lambda rows: as_float32(chain, rows, backwards=True), region.bound),
+        }
+        for original, bound in originals.values():
+            for output in range(graph.output.size):
+                rows = box_rows(region.lower, region.upper, 1000, seed=seed)
+                for _ in range(8):
+                    error = np.abs(module(rows)[1] - original(rows))[:, output]
+                    assert error.max() <= bound[output]
+                    worst = rows[np.argsort(error)[-50:]].astype(np.float64)
+                    slope = gradient(chain, worst, len(chain.layers) - 1, output)
+                    reach = region.upper.astype(np.float64) - region.lower
+                    steps = [rng.normal(size=worst.shape) * reach * size for size in (0.3, 1e-3, 1e-6)]
+                    steps += [np.sign(slope) * reach * size for size in (0.1, -0.1)]
+                    moved = np.concatenate([worst + step for step in steps]).astype(np.float32)
+                    rows = np.clip(moved, region.lower, region.upper)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -130,6 +158,14 @@ def test_acas_traffic_is_covered_and_within_bounds(acas: Graph) -> None:
         region = find(found.tree, row)
         if region is not None:
             assert (deviation <= found.tree.regions[region].real_bound).all()
+
+
+def test_equal_traffic_gives_an_equal_certificate(acas: Graph) -> None:
+    limits = Limits(max_regions=4, max_boxes=100)
+    pair = [find_regions(acas, traffic(acas, 600, 0), limits) for _ in range(2)]
+    found = [each.certificate for each in pair if isinstance(each, Regions)]
+    assert len(found) == 2
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(

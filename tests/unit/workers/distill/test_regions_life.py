@@ -54,11 +54,7 @@ def test_regions_are_distilled_validated_and_loaded(root: Path, monkeypatch: pyt
     report = run(make_context(root, kind="validate", planUri=profile.plan_uri, **asked), index=0).validation
     assert report is not None and report.passed, report
     plan = Plan.model_validate_json((root / profile.plan_uri.removeprefix("file:///artifacts/")).read_bytes())
-    store = ModuleStore(
-        plan,
-        lambda: (KEY.public_key(),),
-        read=lambda uri: (root / uri.removeprefix("file:///artifacts/")).read_bytes(),
-    )
-    route = SegmentRoute(segment=0, bundle_uri=made.bundle_uri, bundle_digest=made.bundle_digest)
-    module = store.load(route).function
-    assert module(np.load(root / "net" / "held_out.npz")["inputs"].reshape(ROWS, 5)[:1])[0] == 0
+    store = ModuleStore(plan, lambda: (KEY.public_key(),), read=lambda uri: path.read_bytes())
+    loaded = store.load(SegmentRoute(segment=0, bundle_uri=made.bundle_uri, bundle_digest=made.bundle_digest))
+    rows = np.load(root / "net" / "held_out.npz")["inputs"].reshape(ROWS, 5)
+    assert loaded.run(rows, np.empty((ROWS, 5), np.float32)) == 0
