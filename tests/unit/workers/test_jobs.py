@@ -46,6 +46,10 @@ def test_profile_distill_validate(root: Path) -> None:
     assert report is not None and report.passed, report
     assert report.test_inputs == 1000 and report.ood_inputs >= 100
     assert report.delta is not None and report.delta < 1e-5
+    written = root / "default" / "net" / "life1" / "validate"
+    assert sorted(path.suffix for path in written.iterdir()) == [".html", ".json", ".txt"]
+    told = json.loads((written / "segment-0-1.json").read_text())
+    assert told["guard"]["outside_answered"] == 0 and told["guard"]["inside"]["answered"] == 32
     folder = root / "default" / "net" / "life1" / "profile"
     header, records = nfrtrace.read((folder / "trace.nfrtrace").read_bytes())
     assert len(list(records)) == header["recordCount"] > 0

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 from ecompile_crds.errors import Code, EcompileError
 from ecompile_crds.hybridmodel import Equivalence
 from ecompile_crds.jobs import JobResult, ValidateReport
 
+from ..codegen.abi import GuardBox
 from ..codegen.bundle import read_bundle
 from ..distill.measure import measure, session
 from ..distill.orchestrator import cpu_levels
+from ..equivalence.page import to_html
+from ..equivalence.report import Report, Subject
 from ..equivalence.validate import validate
 from .context import Context, infer, plan_file, read_plan, rows_at_segment
 
@@ -50,11 +55,21 @@ def validate_segment(context: Context) -> JobResult:
     rows = rows_at_segment(context, plan, job.segment, rows)
     neural = session(plan_file(context, segment.neural))
     policy = Equivalence.model_validate(job.equivalence)
-    outcome = validate(module, lambda x: infer(neural, x), rows, policy, progress=context.progress)
-    speedup = round(measure(module, neural, rows[:1]).speedup, 2)
-    report_uri = context.place("validate", f"{segment.name}-{job.attempt}.json")
-    report = {**outcome.to_json(), "bundleDigest": bundle.digest, "heldOut": uri, "speedup": speedup}
-    context.write(report_uri, json.dumps(report, indent=1, default=str).encode())
+    outcome = validate(
+        module, lambda x: infer(neural, x), rows, policy, guard=_guard(bundle.meta), progress=context.progress
+    )
+    latency = measure(module, neural, rows[:1])
+    subject = Subject(
+        model=f"{job.namespace}/{job.model}",
+        segment=segment.name,
+        attempt=job.attempt,
+        bundle_digest=bundle.digest,
+        held_out=uri,
+        module_seconds=latency.ours,
+        neural_seconds=latency.neural,
+    )
+    speedup = round(subject.speedup, 2)
+    report_uri = _write(context, Report(subject=subject, outcome=outcome))
     context.progress("done", 1.0)
     found = outcome.test
     return JobResult(
@@ -74,6 +89,22 @@ def validate_segment(context: Context) -> JobResult:
             report_uri=report_uri,
         )
     )
+
+
+def _write(context: Context, report: Report) -> str:
+    """The report three times, beside each other: .json, whose URI is returned, .txt and .html."""
+    name = f"{report.subject.segment}-{report.subject.attempt}"
+    context.write(context.place("validate", f"{name}.txt"), report.to_text().encode())
+    context.write(context.place("validate", f"{name}.html"), to_html(report).encode())
+    uri = context.place("validate", f"{name}.json")
+    context.write(uri, report.to_json().encode())
+    return uri
+
+
+def _guard(meta: Mapping[str, Any]) -> GuardBox:
+    """The box that the bundle says it answers in."""
+    lower, upper = (np.asarray(meta["guard"][side], dtype=np.float32) for side in ("lower", "upper"))
+    return GuardBox(lower=lower, upper=upper)
 
 
 def _finite(value: float) -> float:
