@@ -18,12 +18,18 @@ typedef int32_t vi __attribute__((vector_size(4 * LANES)));
 #define LOAD(p) (*(const v *)(p))
 #define LOADU(p) ((v)*(const vu *)(p))
 #define STOREU(p, a) (*(vu *)(p) = (vu)(a))
+#ifdef __wasm__
+static const unsigned char eco_bytes[] __attribute__((aligned(64))) = {
+#embed "@WEIGHTS@"
+};
+#define eco_weights ((const float *)eco_bytes)
+#else
 __asm__(".pushsection .rodata,\\"a\\",@progbits\\n.balign 64\\n.globl eco_weights\\n.hidden eco_weights\\n"
         "eco_weights:\\n.incbin \\"@WEIGHTS@\\"\\n.popsection\\n");
 extern const float eco_weights[] __attribute__((visibility("hidden")));
+#endif
 
-void *memcpy(void *to, const void *from, __SIZE_TYPE__ n);
-void *memset(void *to, int byte, __SIZE_TYPE__ n);
+#define memcpy __builtin_memcpy
 // The first n elements, the others `fill`; and only the first n elements stored.
 INLINE v e_loadn(const float *p, int n, float fill) {
   v a = fill - (v){0};
