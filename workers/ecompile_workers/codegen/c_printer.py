@@ -50,21 +50,19 @@ def print_c(graph: Graph, guard: GuardBox, level: Level, *, regions: RegionTree 
     scratch = max(program.printed()[1] for program in blocks)
     max_rows = max(1, min(MAX_ROWS, MAX_STAGED_FLOATS // outputs))
     staged = max_rows * outputs + level.lanes
-<<<<<<< HEAD
-    body = functions.printed()
-=======
     if regions is None:
         body = _all_rows(inputs, outputs, blocks)
     else:
         body = _rows_with_regions(inputs, outputs, blocks, covered=_covered(regions, guard))
->>>>>>> certify
+    tree = print_guard_tree(regions, level, blob) if regions is not None else ""
+    printed = functions.printed()
     parts = [
-        prelude(level, body),
+        prelude(level, printed + tree),
         _guard(inputs, lower_bound, upper_bound, level.lanes),
-        body,
+        printed,
         *bodies,
         FINITE,
-        print_guard_tree(regions, level, blob) if regions is not None else "",
+        tree,
         _run(inputs, outputs, body, scratch, max_rows),
     ]
     meta = (
