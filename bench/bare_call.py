@@ -35,7 +35,7 @@ class BareCaller:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             (folder / "loop.c").write_text(LOOP)
-            command = [toolchain.compiler(), "-O2", "-shared", "-fPIC", "loop.c", "-o", "loop.so"]
+            command = [*toolchain.compiler(), "-O2", "-shared", "-fPIC", "loop.c", "-o", "loop.so"]
             subprocess.run(command, cwd=folder, check=True)
             self._each = ctypes.CDLL(str(folder / "loop.so")).each
             self._each.restype = ctypes.c_uint32
