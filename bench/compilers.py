@@ -15,10 +15,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from ecompile_workers.codegen import toolchain
 from ecompile_workers.codegen.c_printer import Printed, print_c
-from ecompile_workers.codegen.levels import LEVELS, Level
+from ecompile_workers.codegen.levels import LEVELS, Level, cpu_levels
 from ecompile_workers.codegen.loader import CompiledFunction
 from ecompile_workers.distill.guard import box
-from ecompile_workers.distill.orchestrator import cpu_levels
 from ecompile_workers.hybrid.opponents import Call, interleaved
 from ecompile_workers.ir.graph import Graph
 

@@ -12,10 +12,10 @@ import numpy as np
 import onnxruntime
 from ecompile_crds.errors import ModelError
 from ecompile_workers.codegen.compile import compile_graph
+from ecompile_workers.codegen.levels import cpu_levels
 from ecompile_workers.codegen.loader import CompiledFunction
 from ecompile_workers.codegen.steps import fold
 from ecompile_workers.distill.guard import box
-from ecompile_workers.distill.orchestrator import cpu_levels
 from ecompile_workers.hybrid.opponents import Call, Row, interleaved, onnx_runtime, openvino, rows_of
 from ecompile_workers.ir import interpreter
 from ecompile_workers.ir.graph import Graph

@@ -20,7 +20,7 @@ import numpy as np
 from ecompile_workers.certify.regions import hit_share
 from ecompile_workers.codegen.abi import GuardBox
 from ecompile_workers.codegen.compile import compile_graph
-from ecompile_workers.distill.orchestrator import cpu_levels
+from ecompile_workers.codegen.levels import cpu_levels
 from ecompile_workers.distill.outcome import Declined
 from ecompile_workers.distill.regions import find_regions
 from ecompile_workers.ir import interpreter

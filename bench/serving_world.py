@@ -24,9 +24,9 @@ from ecompile_crds.routing import RouteMode, RoutingTable, SegmentRoute
 from ecompile_workers.codegen.abi import GuardBox
 from ecompile_workers.codegen.bundle import write_bundle
 from ecompile_workers.codegen.compile import compile_graph
+from ecompile_workers.codegen.levels import cpu_levels
 from ecompile_workers.ir.graph import Graph, Node, Op, Tensor
 from ecompile_workers.ir.to_onnx import export
-from ecompile_workers.serving.modules import cpu_levels
 
 INPUTS, HIDDEN, OUTPUTS = 16, 64, 8
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

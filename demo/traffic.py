@@ -25,7 +25,6 @@ class Tally:
     wrong: int = 0
     paths: Counter[str] = field(default_factory=Counter)
     first_failure: str = ""
-    neural_generations: set[int] = field(default_factory=set)
 
 
 class Traffic:

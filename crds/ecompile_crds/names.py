@@ -10,7 +10,6 @@ API_VERSION = f"{GROUP}/{VERSION}"
 FIELD_MANAGER = "ecompile-operator"
 
 LABEL_MODEL = f"{GROUP}/model"
-LABEL_SEGMENT = f"{GROUP}/segment"
 LABEL_JOB = f"{GROUP}/job"
 """Value: profile, distill or validate."""
 LABEL_LIFE = f"{GROUP}/life"

@@ -176,7 +176,7 @@ def _no_data(draft: Draft, module: ObservedModule, finding: Finding) -> Compiled
     match draft.spec.rollout.analysis.on_no_data:
         case OnNoData.WAIT:
             return status.model_copy(update={"message": f"past its deadline, waiting (onNoData): {finding.reason}"})
-        case OnNoData.HOLD:
+        case (OnNoData.HOLD | OnNoData.NEURAL) as policy:
             return roll_back(
                 draft,
                 module,
@@ -184,17 +184,7 @@ def _no_data(draft: Draft, module: ObservedModule, finding: Finding) -> Compiled
                 detail=f"step deadline of {step.deadline_seconds} s passed: {finding.reason}",
                 value=0.0,
                 limit=float(step.deadline_seconds),
-                by_human=True,
-            )
-        case OnNoData.NEURAL:
-            return roll_back(
-                draft,
-                module,
-                reason="NoData",
-                detail=f"step deadline of {step.deadline_seconds} s passed: {finding.reason}",
-                value=0.0,
-                limit=float(step.deadline_seconds),
-                by_human=False,
+                by_human=policy is OnNoData.HOLD,
             )
         case _:
             assert_never(draft.spec.rollout.analysis.on_no_data)

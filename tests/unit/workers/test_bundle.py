@@ -8,7 +8,8 @@ import zipfile
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ecompile_crds.errors import Code, EcompileError
-from ecompile_workers.codegen.bundle import ATTESTATION, read_bundle, write_bundle
+from ecompile_workers.codegen.archive import ATTESTATION
+from ecompile_workers.codegen.bundle import read_bundle, write_bundle
 from ecompile_workers.codegen.compile import compile_graph
 from hypothesis import given, settings
 from hypothesis import strategies as st

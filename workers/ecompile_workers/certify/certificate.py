@@ -7,13 +7,13 @@ base64. Equal input gives equal bytes.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.store import digest_of
 from ..ir import serialize
 from ..ir.graph import Array, Graph
 from .regions import Hit, Miss, Region, RegionTree, Split, TreeNode
@@ -38,13 +38,13 @@ def write_certificate(graph: Graph, tree: RegionTree) -> bytes:
 def graph_digest(graph: Graph) -> str:
     """Digest of a graph with its weights."""
     text, weights = serialize.dump(graph)
-    return f"sha256:{hashlib.sha256(text + bytes(1) + weights).hexdigest()}"
+    return digest_of(text + bytes(1) + weights)
 
 
 def box_digest(tree: RegionTree) -> str:
     """Digest of the boxes that a proof holds on."""
     boxes = [np.concatenate([region.lower, region.upper]) for region in tree.regions]
-    return f"sha256:{hashlib.sha256(np.stack(boxes).astype('<f4').tobytes()).hexdigest()}"
+    return digest_of(np.stack(boxes).astype("<f4").tobytes())
 
 
 def _box(lower: Array, upper: Array) -> dict[str, list[float]]:

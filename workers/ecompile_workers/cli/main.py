@@ -153,11 +153,12 @@ def _bench(arguments: argparse.Namespace) -> int:
     import numpy as np
     from ecompile_crds.errors import Code, DataError
 
+    from ..data.store import digest_of
     from ..hybrid.opponents import OPPONENTS, bench
-    from .packages import open_package
+    from .packages import open_package, read_bytes
 
     package = open_package(arguments.file, arguments.key)
-    if arguments.source is not None and _digest(arguments.source) != package.manifest.source_digest:
+    if arguments.source is not None and digest_of(read_bytes(arguments.source)) != package.manifest.source_digest:
         raise DataError(Code.DATA_DIGEST_MISMATCH, f"{arguments.source} is not what {arguments.file} was made from.")
     unknown = sorted(set(arguments.against.split(",")) - set(OPPONENTS))
     if unknown:
@@ -178,14 +179,6 @@ def _bench(arguments: argparse.Namespace) -> int:
             f"(+-{row.peer_spread})  {row.ratio}x  max error {row.max_error:.1e}"
         )
     return 0
-
-
-def _digest(path: Path) -> str:
-    import hashlib
-
-    from .packages import read_bytes
-
-    return f"sha256:{hashlib.sha256(read_bytes(path)).hexdigest()}"
 
 
 def _audit(arguments: argparse.Namespace) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from ecompile_crds.hybridmodel import Distill
 from pydantic import ValidationError
 
 from ..codegen.signing import load_private, load_public
+from ..data import store
 from ..hybrid import HybridSession, Package, compile, read_package
 from ..hybrid.checks import verify
 from ..hybrid.package import describe
@@ -44,11 +44,8 @@ class Progress:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Raises DataError where the file cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(Code.DATA_MISSING, f"{path}: cannot be read: {error.strerror}.") from error
+    """Raises DataError where the file does not exist, ResourceError where it cannot be read."""
+    return store.read(f"file://{path.resolve()}", what=str(path))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -57,18 +54,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises ResourceError where it cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(partial, 0o644)
-            os.replace(partial, path)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
+        store.write_file(path, content)
     except OSError as error:
         raise ResourceError(Code.STORAGE_FULL, f"{path}: cannot be written: {error.strerror}.") from error
 

@@ -22,6 +22,7 @@ from ..codegen.signing import load_public
 from ..data import store
 from ..hybrid.life import LocalLife, LocalModel, read_network
 from ..serving.settings import Settings
+from .packages import read_bytes
 
 Say = Callable[[str], None]
 
@@ -101,10 +102,10 @@ def _routes(options: ServeOptions, plan: Plan) -> list[SegmentRoute]:
         raise DataError(
             Code.SPEC_INVALID, "give the public key that the bundles are signed with: --key signing.pub (PEM)."
         )
-    keys = [load_public(_read(options.key))]
+    keys = [load_public(read_bytes(options.key))]
     routes: dict[int, SegmentRoute] = {}
     for path in options.bundles:
-        content = _read(path)
+        content = read_bytes(path)
         bundle = read_bundle(content, keys)
         segment, source = bundle.meta.get("segment"), bundle.meta.get("sourceDigest")
         if source != plan.source_digest or not isinstance(segment, int) or not 0 <= segment < len(plan.segments):
@@ -125,10 +126,6 @@ def _routes(options: ServeOptions, plan: Plan) -> list[SegmentRoute]:
             bundle_digest=store.digest_of(content),
         )
     return [routes[segment] for segment in sorted(routes)]
-
-
-def _read(path: Path) -> bytes:
-    return store.read(f"file://{path.resolve()}", what=str(path))
 
 
 def serve(options: ServeOptions, say: Say) -> int:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,16 +12,17 @@ from ecompile_crds.errors import Code, ModelError
 
 from ..certify import certificate as certificates
 from ..certify import checker
+from ..data.store import digest_of
 from ..ir import serialize
 from ..ir.graph import Graph
-from . import signing
+from . import archive
 from .abi import ABI_VERSION, GuardBox
 from .compile import CompiledSegment
 from .loader import CompiledFunction
 
 SCHEMA_VERSION = 1
-ATTESTATION = "attestation.dsse.json"
-CHECKSUMS = "SHA256SUMS"
+SUBJECT = "the bundle"
+"""Of sentences about it."""
 MAX_UNPACKED_BYTES = 2 << 30
 MAX_FILES = 64
 
@@ -64,11 +61,6 @@ class Bundle:
         )
 
 
-def digest_of(content: bytes) -> str:
-    """`sha256:` and hex."""
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
 def write_bundle(
     *,
     graph: Graph,
@@ -100,17 +92,7 @@ def write_bundle(
     }
     if certificate is not None:
         files[certificates.FILE] = certificate
-    sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    files[CHECKSUMS] = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
-    files[ATTESTATION] = signing.sign(sums, {"meta": meta}, key)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in sorted(files):
-            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, files[name])
-    return buffer.getvalue()
+    return archive.sealed(files, {"meta": meta}, key)
 
 
 def read_bundle(content: bytes, keys: Sequence[Ed25519PublicKey], *, digest: str | None = None) -> Bundle:
@@ -123,15 +105,9 @@ def read_bundle(content: bytes, keys: Sequence[Ed25519PublicKey], *, digest: str
         raise ModelError(
             Code.BUNDLE_ALTERED, f"the bundle has digest {actual[:19]}..., expected {digest[:19]}...: it was altered."
         )
-    files = _unpack(content)
-    statement = signing.verify(files.pop(ATTESTATION, b""), keys)
-    files.pop(CHECKSUMS, None)
-    signed = {s["name"]: s["digest"]["sha256"] for s in statement["subject"]}
-    for name in sorted(signed.keys() | files.keys()):
-        if name not in files:
-            raise ModelError(Code.BUNDLE_ALTERED, f"the bundle lacks {name}, which was signed.")
-        if signed.get(name) != hashlib.sha256(files[name]).hexdigest():
-            raise ModelError(Code.BUNDLE_ALTERED, f"{name} in the bundle is not what was signed.")
+    files = archive.checked(
+        archive.unpacked(content, name=SUBJECT, max_bytes=MAX_UNPACKED_BYTES, max_files=MAX_FILES), keys, name=SUBJECT
+    )
     meta = json.loads(files["meta.json"])
     if meta.get("schemaVersion") != SCHEMA_VERSION or meta.get("abi") != ABI_VERSION:
         raise ModelError(
@@ -151,19 +127,3 @@ def _check_proof(bundle: Bundle) -> None:
         raise ModelError(Code.BUNDLE_MALFORMED, "the bundle and its certificate do not agree on whether it is proven.")
     if proof is not None:
         checker.check(bundle.graph(), proof)
-
-
-def _unpack(content: bytes) -> dict[str, bytes]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            entries = archive.infolist()
-            names = [entry.filename for entry in entries]
-            if len(set(names)) != len(names) or len(names) > MAX_FILES:
-                raise ModelError(Code.BUNDLE_MALFORMED, "the bundle has duplicate or too many entries.")
-            if any(name.startswith("/") or ".." in name.split("/") for name in names):
-                raise ModelError(Code.BUNDLE_MALFORMED, "the bundle has an entry that points outside of it.")
-            if sum(entry.file_size for entry in entries) > MAX_UNPACKED_BYTES:
-                raise ModelError(Code.BUNDLE_MALFORMED, "the bundle unpacks to more than 2 GiB.")
-            return {entry.filename: archive.read(entry) for entry in entries}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise ModelError(Code.BUNDLE_MALFORMED, f"the bundle is not a readable zip file: {error}.") from error

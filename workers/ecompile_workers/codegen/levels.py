@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,11 @@ LEVELS = {
 }
 PREFERENCE = ("x86-64-v4", "x86-64-v3", "x86-64-v2", "arm64")
 """What a serving process loads, best first. WebAssembly needs a runtime and is never loaded by itself."""
+
+
+def cpu_levels() -> tuple[str, ...]:
+    """Levels of this machine, best first."""
+    return supported(Path("/proc/cpuinfo").read_text())
 
 
 def supported(cpuinfo: str) -> tuple[str, ...]:

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 CALIBRATION_NAMES = ("inputs", "input", "x", "X", "calibration", "calib", "x_train", "X_train", "train", "data")
 """Arrays looked for, in this order, where the URI names none (`...npz#name`)."""
-HELD_OUT_NAMES = ("inputs", "input", "held_out", "x_test", "X_test", "test", "x_val", "X_val", *CALIBRATION_NAMES[2:])
-"""The same for held-out rows: a file that holds both splits yields the other one."""
 ELEMENT_TYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(int64)": np.dtype(np.int64),

@@ -59,7 +59,7 @@ def write(uri: str, content: bytes) -> str:
     scheme = _scheme(uri)
     try:
         if scheme == "file":
-            _write_local(_path(uri), content)
+            write_file(_path(uri), content)
         else:
             _write_remote(uri, content)
     except OSError as error:
@@ -88,7 +88,8 @@ def _path(uri: str) -> Path:
     return Path(urlparse(uri).path)
 
 
-def _write_local(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file of this machine whole. Raises OSError; the file is then as it was before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from ecompile_crds.hybridmodel import Distill, Strategy
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..codegen.abi import GuardBox
 from ..codegen.compile import CompiledSegment, compile_graph
-from ..codegen.levels import supported
+from ..codegen.levels import cpu_levels
 from ..codegen.loader import CompiledFunction
 from ..ir.graph import Graph
 from .guard import box
@@ -20,7 +19,7 @@ from .measure import measure, session, traffic_gain
 from .outcome import Declined
 from .regions import Regions, find_regions
 
-__all__ = ["Declined", "Distilled", "cpu_levels", "distill"]
+__all__ = ["Declined", "Distilled", "distill"]
 
 MEASURED_ROWS = 1000
 """Rows of the traffic on which modules are compared."""
@@ -42,11 +41,6 @@ class Distilled:
     """The proof, where code of proven regions answers part of the traffic."""
     declined: tuple[str, ...] = ()
     """Why strategies that the policy wants are not in it."""
-
-
-def cpu_levels() -> tuple[str, ...]:
-    """Levels of this machine, best first."""
-    return supported(Path("/proc/cpuinfo").read_text())
 
 
 def distill(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from ..codegen import toolchain
 from ..codegen.abi import GuardBox
 from ..codegen.bundle import Bundle
 from ..codegen.compile import compile_graph
+from ..data.store import digest_of
 from ..ir import serialize
 from ..ir.graph import Graph
 from ..ir.load import load_source
@@ -36,7 +36,7 @@ def verify(package: Package, source: Path) -> Iterator[Claim]:
     Raises an EcompileError where `source` cannot be read.
     """
     yield Claim(text="signature and checksums of all files", holds=True)
-    digest = f"sha256:{hashlib.sha256(source.read_bytes()).hexdigest()}"
+    digest = digest_of(source.read_bytes())
     same = digest == package.manifest.source_digest
     yield Claim(text=f"made from {source.name}", holds=same, detail=digest if same else f"{source} has {digest}")
     if not same:

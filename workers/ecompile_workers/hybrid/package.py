@@ -9,10 +9,6 @@ SHA256SUMS, attestation.dsse.json
 
 from __future__ import annotations
 
-import hashlib
-import io
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,15 +20,14 @@ from ecompile_crds.evidence import Evidence
 from ecompile_crds.plan import Plan
 from pydantic import ValidationError
 
-from ..codegen import signing
+from ..codegen import archive, signing
 from ..codegen.bundle import Bundle, read_bundle
+from ..data.store import digest_of
 
 SCHEMA_VERSION = 1
 MANIFEST = "package.json"
 PLAN = "plan.json"
 KEY = "signing.pub"
-CHECKSUMS = "SHA256SUMS"
-ATTESTATION = "attestation.dsse.json"
 MAX_UNPACKED_BYTES = 8 << 30
 MAX_FILES = 4096
 
@@ -80,7 +75,7 @@ class Package:
 
     @property
     def digest(self) -> str:
-        return f"sha256:{hashlib.sha256(self.content).hexdigest()}"
+        return digest_of(self.content)
 
     def bundle(self, segment: PackagedSegment) -> Bundle:
         """The module of a compiled segment.
@@ -95,17 +90,7 @@ def write_package(files: Mapping[str, bytes], manifest: Manifest, public: bytes,
     """The package's bytes; equal input gives equal bytes."""
     text = manifest.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode()
     entries = {**files, MANIFEST: text, KEY: public}
-    sums = {name: hashlib.sha256(content).hexdigest() for name, content in entries.items()}
-    entries[CHECKSUMS] = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
-    entries[ATTESTATION] = signing.sign(sums, {"package": manifest.model}, key)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in sorted(entries):
-            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_STORED if name.endswith(".eco") else zipfile.ZIP_DEFLATED
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, entries[name])
-    return buffer.getvalue()
+    return archive.sealed(entries, {"package": manifest.model}, key)
 
 
 def is_package(content: bytes, *, name: str = "package") -> bool:
@@ -123,18 +108,11 @@ def read_package(content: bytes, keys: Sequence[Ed25519PublicKey] = (), *, name:
     Raises ModelError naming the file at fault.
     """
     files = _unpack(content, name)
-    missing = [each for each in (MANIFEST, PLAN, KEY, ATTESTATION) if each not in files]
+    missing = [each for each in (MANIFEST, PLAN, KEY, archive.ATTESTATION) if each not in files]
     if missing:
         raise ModelError(Code.BUNDLE_MALFORMED, f"{name}: it lacks {missing[0]}; it is not a package of a network.")
     own = signing.load_public(files[KEY])
-    statement = signing.verify(files.pop(ATTESTATION), list(keys) or [own])
-    files.pop(CHECKSUMS, None)
-    signed = {s["name"]: s["digest"]["sha256"] for s in statement["subject"]}
-    for each in sorted(signed.keys() | files.keys()):
-        if each not in files:
-            raise ModelError(Code.BUNDLE_ALTERED, f"{name}: it lacks {each}, which was signed.")
-        if signed.get(each) != hashlib.sha256(files[each]).hexdigest():
-            raise ModelError(Code.BUNDLE_ALTERED, f"{name}: {each} is not what was signed.")
+    files = archive.checked(files, list(keys) or [own], name=name)
     try:
         manifest = Manifest.model_validate_json(files[MANIFEST])
         plan = Plan.model_validate_json(files[PLAN])
@@ -149,17 +127,7 @@ def read_package(content: bytes, keys: Sequence[Ed25519PublicKey] = (), *, name:
 
 
 def _unpack(content: bytes, name: str) -> dict[str, bytes]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            entries = archive.infolist()
-            names = [entry.filename for entry in entries]
-            outside = [n for n in names if n.startswith("/") or ".." in n.split("/")]
-            too_much = sum(entry.file_size for entry in entries) > MAX_UNPACKED_BYTES or len(names) > MAX_FILES
-            if outside or too_much or len(set(names)) != len(names):
-                raise ModelError(Code.BUNDLE_MALFORMED, f"{name}: its list of files is not one that we write.")
-            return {entry.filename: archive.read(entry) for entry in entries}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise ModelError(Code.BUNDLE_MALFORMED, f"{name}: not a readable zip file: {error}.") from error
+    return archive.unpacked(content, name=name, max_bytes=MAX_UNPACKED_BYTES, max_files=MAX_FILES)
 
 
 def describe(package: Package) -> dict[str, Any]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from ecompile_crds.errors import Code, DataError
 from numpy.typing import NDArray
 
-from ..codegen.levels import supported
+from ..codegen.levels import cpu_levels
 from ..codegen.loader import CompiledFunction
-from ..distill.measure import session
+from ..serving.neural import NeuralPath
 from .package import Package
 
 Rows = NDArray[np.float32]
@@ -20,8 +18,7 @@ Rows = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class _Segment:
-    neural: onnxruntime.InferenceSession
-    shape: tuple[int, ...]
+    neural: NeuralPath
     outputs: int
     module: CompiledFunction | None
 
@@ -34,17 +31,15 @@ class HybridSession:
 
         Raises ModelError where a bundle cannot run on this machine.
         """
-        levels = supported(Path("/proc/cpuinfo").read_text())
         self._inputs = package.plan.input
         self._output = package.plan.output
         self._segments = []
         for planned, made in zip(package.plan.segments, package.manifest.segments, strict=True):
             self._segments.append(
                 _Segment(
-                    neural=session(package.files[planned.neural.path]),
-                    shape=planned.input.shape,
+                    neural=NeuralPath(package.files[planned.neural.path], what=planned.neural.path),
                     outputs=planned.output.size,
-                    module=package.bundle(made).load(levels) if made.bundle is not None else None,
+                    module=package.bundle(made).load(cpu_levels()) if made.bundle is not None else None,
                 )
             )
         self.compiled_rows = 0
@@ -65,7 +60,7 @@ class HybridSession:
             y = np.empty((len(rows), segment.outputs), dtype=np.float32)
             if segment.module is None or segment.module.run(rows, y) != 0:
                 fast = fast and segment.module is None
-                y = self._by_rows(segment, rows) if segment.module is not None else _neural(segment, rows)
+                y = self._by_rows(segment, rows) if segment.module is not None else segment.neural(rows)
             rows = y
         self.compiled_rows += len(rows) if fast else 0
         return rows.reshape(len(rows), *self._output.shape)
@@ -77,11 +72,5 @@ class HybridSession:
         for index in range(len(rows)):
             row = slice(index, index + 1)
             if segment.module.run(rows[row], y[row]) != 0:
-                y[row] = _neural(segment, rows[row])
+                y[row] = segment.neural(rows[row])
         return y
-
-
-def _neural(segment: _Segment, rows: Rows) -> Rows:
-    name = segment.neural.get_inputs()[0].name
-    found: Rows = segment.neural.run(None, {name: rows.reshape(len(rows), *segment.shape)})[0]
-    return found.reshape(len(rows), -1)

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .attributes import NOTHING, Attributes
-from .op import ACTIVATIONS, DType, Op
+from .op import DType, Op
 from .operators import OPERATORS, ShapeError
 from .operators.spec import product
 
-__all__ = ["ACTIVATIONS", "Array", "Attributes", "DType", "Graph", "Node", "Op", "Tensor", "problems"]
+__all__ = ["Array", "Attributes", "DType", "Graph", "Node", "Op", "Tensor", "problems"]
 
 Array = NDArray[np.float32]
 

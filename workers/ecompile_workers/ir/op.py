@@ -82,7 +82,3 @@ class Op(StrEnum):
 
     OPAQUE = "opaque"
     """Not known to us; `Node.source` names the operator. Stays neural."""
-
-
-ACTIVATIONS = frozenset({Op.RELU, Op.TANH, Op.SIGMOID, Op.SOFTMAX})
-"""Those that can be fused into the matrix layer before them by the dense code generator."""

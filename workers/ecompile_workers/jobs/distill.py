@@ -9,9 +9,10 @@ from ecompile_crds.jobs import DistillReport, JobResult
 
 from ..codegen import toolchain
 from ..codegen.bundle import write_bundle
+from ..codegen.levels import cpu_levels
 from ..codegen.loader import CompiledFunction
 from ..distill.measure import session
-from ..distill.orchestrator import Declined, cpu_levels, distill
+from ..distill.orchestrator import Declined, distill
 from ..equivalence.metrics import clopper_pearson_upper, row_delta
 from ..equivalence.validate import answers
 from .context import Context, infer, plan_file, read_plan, rows_at_segment, unpack_graph

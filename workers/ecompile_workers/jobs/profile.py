@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import tempfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from ecompile_crds.jobs import JobResult, ProfileReport, SegmentReport
 from ecompile_crds.plan import Plan, PlanFile, PlanSegment, PlanTensor
 
 from ..codegen.support import obstacle
+from ..data.store import digest_of
 from ..distill.measure import session
 from ..ir.graph import Tensor
 from ..ir.load import load_source, neural_segment
@@ -30,7 +30,7 @@ def profile(context: Context) -> JobResult:
     job = context.job
     context.progress("read source", 0.05)
     content = context.read(job.source_uri, digest=job.source_digest, what="spec.source")
-    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    digest = digest_of(content)
     with tempfile.TemporaryDirectory(prefix="ecompile-") as directory:
         path = Path(directory) / Path(job.source_uri).name
         path.write_bytes(content)

@@ -13,8 +13,8 @@ from ecompile_crds.jobs import JobResult, ValidateReport
 
 from ..codegen.abi import GuardBox
 from ..codegen.bundle import read_bundle
+from ..codegen.levels import cpu_levels
 from ..distill.measure import measure, session
-from ..distill.orchestrator import cpu_levels
 from ..equivalence.page import to_html
 from ..equivalence.report import Report, Subject
 from ..equivalence.validate import validate

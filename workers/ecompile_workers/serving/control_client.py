@@ -63,7 +63,6 @@ class ControlClient:
         self._clock = clock
         self._news = asyncio.Event()
         self._last = (clock(), 0)
-        self.connected = False
 
     def wake(self) -> None:
         """There is an alert, an acknowledgement or a refusal to tell: report now. Call it in the event loop."""
@@ -79,8 +78,6 @@ class ControlClient:
                     await self._attach()
                 except (grpc.RpcError, EcompileError, OSError) as error:
                     logger.warning("control stream: %s", _describe(error))
-                finally:
-                    self.connected = False
                 if self._clock() - began > 2 * BACKOFF_LAST_SECONDS:
                     backoff = BACKOFF_FIRST_SECONDS
             self.read_mounted()
@@ -136,7 +133,6 @@ class ControlClient:
                 await asyncio.wait_for(self._news.wait(), REPORT_SECONDS)
 
     def _take(self, message: control_pb2.Routing) -> None:
-        self.connected = True
         try:
             table = parse_table(message.table_json)
         except EcompileError as error:

@@ -20,10 +20,9 @@ from ecompile_crds.plan import Plan
 from ecompile_crds.routing import SegmentRoute
 from pydantic import ValidationError
 
-from ..certify.certificate import FILE as CERTIFICATE
-from ..codegen import levels, signing
-from ..codegen.abi import Reason
+from ..codegen import signing
 from ..codegen.bundle import Bundle, read_bundle
+from ..codegen.levels import cpu_levels
 from ..codegen.loader import CompiledFunction
 from ..data import store
 from .journal import Journal
@@ -67,11 +66,6 @@ def trusted_keys(trust_dir: Path) -> tuple[Ed25519PublicKey, ...]:
             f"{trust_dir} holds no trusted key ({KEY_PATTERN}); mount the trust ConfigMap.",
         )
     return keys
-
-
-def cpu_levels() -> tuple[str, ...]:
-    """Instruction set levels of this machine, best first."""
-    return levels.supported(Path("/proc/cpuinfo").read_text())
 
 
 class ModuleStore:
@@ -122,7 +116,7 @@ class ModuleStore:
                 function = bundle.load(cpu_levels())
                 self._check_sizes(function, route.segment)
                 lower, upper = _guard(bundle, function)
-                _warm(function, lower, upper, has_misses=CERTIFICATE in bundle.files)
+                _warm(function, lower, upper)
             evidence = _evidence(bundle)
             module = LoadedModule(
                 name=route.module or "",
@@ -176,17 +170,12 @@ def _evidence(bundle: Bundle) -> Evidence | None:
         return None
 
 
-def _warm(function: CompiledFunction, lower: Rows, upper: Rows, *, has_misses: bool) -> None:
-    """Run the point of the guard nearest to zero: pages are touched, and a module that cannot answer is found here.
-
-    `has_misses`: proven regions need not cover the whole guard, so that point may be refused.
-    """
+def _warm(function: CompiledFunction, lower: Rows, upper: Rows) -> None:
+    """Run the point of the guard nearest to zero: pages are touched, and a module that cannot answer is found here."""
     row = np.clip(np.zeros((1, function.inputs), dtype=np.float32), lower, upper)
     for _ in range(WARM_RUNS):
         y = np.empty((1, function.outputs), dtype=np.float32)
         reason = function.run(row, y)
-        if has_misses and reason == Reason.OUTSIDE_GUARD:
-            return
         if reason != 0 or not np.isfinite(y).all():
             raise ModelError(
                 Code.BUNDLE_INCOMPATIBLE,

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from ecompile_workers.codegen.abi import GuardBox, Reason
 from ecompile_workers.codegen.compile import compile_graph
-from ecompile_workers.codegen.levels import supported
+from ecompile_workers.codegen.levels import cpu_levels
 from ecompile_workers.codegen.loader import CompiledFunction
 from ecompile_workers.ir import interpreter
 from ecompile_workers.ir.graph import Graph, Op
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from ..networks import make_graph, wide_box
 
-LEVELS = supported(Path("/proc/cpuinfo").read_text())
+LEVELS = cpu_levels()
 
 
 def build(graph: Graph, guard: GuardBox | None = None, *, level: str = LEVELS[0]) -> CompiledFunction:

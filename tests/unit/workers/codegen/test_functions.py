@@ -7,7 +7,6 @@ import math
 import tempfile
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,10 @@ from ecompile_workers.codegen import toolchain
 from ecompile_workers.codegen.c_printer import Printed
 from ecompile_workers.codegen.kernels.functions import POW_RELATIVE_ERROR, STATED, TINY, Kind
 from ecompile_workers.codegen.kernels.prelude import prelude
-from ecompile_workers.codegen.levels import LEVELS, supported
+from ecompile_workers.codegen.levels import LEVELS, cpu_levels
 from numpy.typing import NDArray
 
-HERE = supported(Path("/proc/cpuinfo").read_text())
+HERE = cpu_levels()
 BUILDS = [(level, optimisation) for level in HERE for optimisation in toolchain.OPTIMISATIONS]
 FOLDS: dict[str, Callable[..., Any]] = {"e_sum": np.sum, "e_highest": np.max, "e_lowest": np.min}
 Wide = NDArray[np.float64]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from ecompile_workers.codegen.abi import Reason
 from ecompile_workers.codegen.compile import compile_graph
-from ecompile_workers.codegen.levels import supported
+from ecompile_workers.codegen.levels import cpu_levels
 from ecompile_workers.codegen.loader import CompiledFunction
 from ecompile_workers.codegen.support import obstacle
 from ecompile_workers.ir import interpreter
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from ..ir.torch_cases import CASES, Function
 from ..networks import wide_box
 
-LEVELS = supported(Path("/proc/cpuinfo").read_text())
+LEVELS = cpu_levels()
 NOT_COMPILED = {"embedding", "gru", "lstm"}
 
 

@@ -19,10 +19,10 @@ from ecompile_workers.certify.regions import Hit, RegionTree, find, hit_share
 from ecompile_workers.codegen.abi import GuardBox
 from ecompile_workers.codegen.bundle import read_bundle, write_bundle
 from ecompile_workers.codegen.compile import compile_graph
+from ecompile_workers.codegen.levels import cpu_levels
 from ecompile_workers.codegen.loader import CompiledFunction
 from ecompile_workers.distill import orchestrator
 from ecompile_workers.distill.grow import Limits
-from ecompile_workers.distill.orchestrator import cpu_levels
 from ecompile_workers.distill.outcome import Declined
 from ecompile_workers.distill.regions import Regions, find_regions
 from ecompile_workers.ir import interpreter

@@ -173,11 +173,12 @@ def test_failed_compile_leaves_no_file(
 
 def test_disk_that_is_full_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ecompile_workers.cli import packages
+    from ecompile_workers.data import store
 
     def refuse(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(packages.os, "fsync", refuse)
+    monkeypatch.setattr(store.os, "fsync", refuse)
     with pytest.raises(EcompileError, match="No space left"):
         packages.write_bytes(tmp_path / "a.eco", b"content")
     assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...ir.attributes import Attention
-from ...ir.graph import Op
 from ...ir.operators.dense import causal_mask
 from ..kernels.gemm import Gemm, choose_chains, choose_tile, pack, padded_bias, panel_widths, print_gemm
 from ..kernels.packing import print_pack
@@ -189,6 +188,3 @@ def _heads(lowering: Lowering, shape: tuple[int, ...], outer: tuple[int, ...], l
     dense = lowering.program.dense((rows, length, heads, width))
     order = (0, 2, 1, 3)
     return View(place=dense.place, shape=shape, strides=tuple(dense.strides[i] for i in order))
-
-
-MATRIX_OPS = frozenset({Op.GEMM, Op.MATMUL, Op.ATTENTION})
