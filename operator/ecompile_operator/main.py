@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
 import logging
 import os
@@ -20,34 +19,22 @@ from kubernetes.config import ConfigException
 from prometheus_client import start_http_server
 
 from . import metrics
-from .apply.apply import Applier, NotLeading
-from .apply.events import EventEmitter
-from .apply.trust import TrustKeeper
+from .apply.apply import NotLeading
 from .control.auth import Authenticator
-from .control.hub import Hub
 from .control.server import ControlServicer, start_server
 from .control.tls import ServerIdentity, current_identity, needs_renewal
-from .decide.decide import decide
 from .handlers import register
 from .health import Health
 from .kube.client import KubeClient, load_configuration
 from .kube.errors import KubeError, NotFound
-from .kube.kinds import COMPILEDMODULE, CONFIGMAP, DEPLOYMENT, HPA, HYBRIDMODEL, JOB, PDB, POD, SECRET, SERVICE
-from .kube.watch import Watcher
+from .kube.kinds import POD, SECRET
 from .leader import LeaderElection
-from .observe.cache import Cache, ModelKey
-from .queue import WorkQueue
-from .reconciler import Reconciler
 from .settings import Settings, from_environment
-from .slots import RolloutSlots
-from .storms import Storms
+from .term import Term, assemble
 
 logger = logging.getLogger("ecompile_operator")
 
-CHILD_KINDS = (JOB, POD, DEPLOYMENT, SERVICE, CONFIGMAP, HPA, PDB)
-CHILD_LABELS = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
 STATUS_SECONDS = 5.0
-RESYNC_SECONDS = 300.0
 
 
 class JsonFormatter(logging.Formatter):
@@ -104,24 +91,6 @@ def control_names(settings: Settings) -> tuple[str, ...]:
     return tuple(names if not host or host in names else [host, *names])
 
 
-async def read_our_kinds(client: KubeClient, cache: Cache, settings: Settings) -> None:
-    """Read our two kinds: before deciding anything, so that no decision is made on half the facts, and from time to
-    time, because Kopf does not notice what was deleted while its watch was broken."""
-    for namespace in settings.watch_namespaces or (None,):
-        for kind in (COMPILEDMODULE, HYBRIDMODEL):
-            found, version = await client.list(kind, namespace)
-            cache.replace_all(kind.kind, found, namespace=namespace, version=version)
-
-
-async def _read_our_kinds_repeatedly(client: KubeClient, cache: Cache, settings: Settings) -> None:
-    while True:
-        await asyncio.sleep(RESYNC_SECONDS)
-        try:
-            await read_our_kinds(client, cache, settings)
-        except KubeError as error:
-            logger.warning("HybridModels not read again: %s", error)
-
-
 async def label_leader(client: KubeClient, settings: Settings, *, leading: bool) -> None:
     """The control Service selects the Pod with this label. Outside a Pod there is nothing to label."""
     patch = {"metadata": {"labels": {LABEL_LEADER: "true" if leading else None}}}
@@ -135,62 +104,27 @@ async def lead(
     """Everything a leader does; returns only by an exception or cancellation."""
     health.starting = True
     identity = await load_identity(client, settings)
-    queue: WorkQueue[ModelKey] = WorkQueue(time.monotonic)
-    cache = Cache(queue.add)
-    hub = Hub(queue.add, utc_now)
-    trust = TrustKeeper(client, ca_certificate=identity.ca_certificate.decode(), clock=time.monotonic)
-    events = EventEmitter(client, cache, instance=settings.pod_name, now=utc_now)
     leading = election.leading if settings.leader_elect else (lambda: True)
-    applier = Applier(
-        client=client, cache=cache, hub=hub, settings=settings, trust=trust, leading=leading, events=events
-    )
-    reconciler = Reconciler(
-        client=client,
-        cache=cache,
-        hub=hub,
-        queue=queue,
-        applier=applier,
-        decide=decide,
-        now=utc_now,
-        artifacts_uri=settings.artifacts_uri,
-        worker_image=settings.worker_image,
-        slots=RolloutSlots(cache, limit=settings.max_rollouts, limit_per_namespace=settings.max_rollouts_per_namespace),
-        storms=Storms(cache, models=settings.storm_models, seconds=settings.storm_seconds),
-    )
-    watchers = [
-        Watcher(
-            client,
-            kind,
-            labels=CHILD_LABELS,
-            namespaces=settings.watch_namespaces,
-            sink=functools.partial(cache.put_child, kind.kind),
-            clock=time.monotonic,
-        )
-        for kind in CHILD_KINDS
-    ]
-    servicer = ControlServicer(hub, Authenticator(client, time.monotonic), now=utc_now, leading=leading)
+    term = assemble(client, settings, ca_certificate=identity.ca_certificate.decode(), leading=leading, now=utc_now)
+    servicer = ControlServicer(term.hub, Authenticator(client, time.monotonic), now=utc_now, leading=leading)
     server, port = await start_server(servicer, identity, settings.control_port)
     logger.info("control stream on port %d", port)
-    health.watch_age = lambda: time.monotonic() - min(w.last_contact for w in watchers)
+    health.watch_age = term.watch_age
     registry = kopf.OperatorRegistry()
-    register(registry, cache)
+    register(registry, term.cache)
     try:
         async with asyncio.TaskGroup() as group:
             if settings.leader_elect:
                 group.create_task(_hold(election))
-            for watcher in watchers:
-                group.create_task(watcher.run())
-            for watcher in watchers:
-                await watcher.synced.wait()
-            await read_our_kinds(client, cache, settings)
-            await label_leader(client, settings, leading=True)
-            metrics.LEADING.set(1)
-            health.starting = False
-            logger.info("%d HybridModels known; deciding", len(cache.models))
-            group.create_task(_read_our_kinds_repeatedly(client, cache, settings))
-            group.create_task(reconciler.run())
-            group.create_task(_watch_our_kinds(registry, settings, stop))
-            group.create_task(_report_status(client, queue, hub, identity, settings, health))
+
+            async def ready() -> None:
+                await label_leader(client, settings, leading=True)
+                metrics.LEADING.set(1)
+                health.starting = False
+                group.create_task(_watch_our_kinds(registry, settings, stop))
+                group.create_task(_report_status(term, identity, health))
+
+            group.create_task(term.run(ready=ready))
     finally:
         await server.stop(grace=1.0)
         metrics.LEADING.set(0)
@@ -213,22 +147,15 @@ async def _hold(election: LeaderElection) -> None:
     raise NotLeading("the lease was lost")
 
 
-async def _report_status(
-    client: KubeClient,
-    queue: WorkQueue[ModelKey],
-    hub: Hub,
-    identity: ServerIdentity,
-    settings: Settings,
-    health: Health,
-) -> None:
+async def _report_status(term: Term, identity: ServerIdentity, health: Health) -> None:
     """Gauges, and the restart that brings a renewed certificate into service."""
     while True:
-        metrics.QUEUE_DEPTH.set(len(queue))
-        metrics.QUEUE_AGE.set(queue.oldest_age_seconds())
-        metrics.ATTACHED_PODS.set(hub.attached())
-        metrics.API_WRITES.set(client.writes)
-        metrics.WATCH_AGE.set(health.watch_age())
-        if needs_renewal(identity, control_names(settings), utc_now()):
+        metrics.QUEUE_DEPTH.set(len(term.queue))
+        metrics.QUEUE_AGE.set(term.queue.oldest_age_seconds())
+        metrics.ATTACHED_PODS.set(term.hub.attached())
+        metrics.API_WRITES.set(term.client.writes)
+        metrics.WATCH_AGE.set(term.watch_age())
+        if needs_renewal(identity, control_names(term.settings), utc_now()):
             health.fault = "the control certificate runs out soon; restarting renews it"
         await asyncio.sleep(STATUS_SECONDS)
 
