@@ -18,7 +18,7 @@ from .decide.decision import Decision
 from .decide.observed import Observed
 from .kube.client import KubeClient, find
 from .kube.errors import Conflict, KubeError, NotFound
-from .kube.kinds import COMPILEDMODULE, CONFIGMAP, HYBRIDMODEL, POD, SERVICE
+from .kube.kinds import COMPILEDMODULE, CONFIGMAP, HYBRIDMODEL, JOB, POD, SERVICE
 from .metrics import DECISION_SECONDS, RECONCILE_ERRORS, ROLLBACKS, TIME_TO_NEURAL
 from .observe.cache import Cache, ModelKey
 from .observe.jobs import JOB_LABEL, lacks_results
@@ -138,14 +138,17 @@ class Reconciler:
 
     async def _complete_results(self, key: ModelKey) -> None:
         """Read the Pods of a finished Job from the server where its results have not come through the watch yet."""
-        pods = self._cache.children(POD.kind, key)
         looked = self._looked_closely.setdefault(key, set())
-        finished = {job["metadata"]["uid"]: job for job in self._cache.children("Job", key) if lacks_results(job, pods)}
-        looked &= set(finished)
-        for uid, job in finished.items():
-            if uid in looked:
-                continue
-            labels = f"{JOB_LABEL}={job['metadata']['name']}"
+        while True:
+            # Looked at afresh after each answer: another Job may have ended while it was awaited.
+            pods = self._cache.children(POD.kind, key)
+            jobs = self._cache.children(JOB.kind, key)
+            lacking = {job["metadata"]["uid"]: job for job in jobs if lacks_results(job, pods)}
+            looked &= set(lacking)
+            uid = next((uid for uid in lacking if uid not in looked), None)
+            if uid is None:
+                return
+            labels = f"{JOB_LABEL}={lacking[uid]['metadata']['name']}"
             found, _ = await self._client.list(POD, key[0], labels=labels)
             for pod in found:
                 self._cache.put_child(POD.kind, "applied", pod)
