@@ -98,39 +98,53 @@ async def label_leader(client: KubeClient, settings: Settings, *, leading: bool)
         await client.merge(POD, settings.namespace, settings.pod_name, patch)
 
 
-async def lead(
+async def work(
     client: KubeClient, settings: Settings, election: LeaderElection, health: Health, stop: asyncio.Event
 ) -> None:
-    """Everything a leader does; returns only by an exception or cancellation."""
+    """Follow the cluster, wait for the lease, lead. Returns only by an exception or cancellation.
+
+    Who waits for the lease follows the cluster too, so that it decides as soon as it has the lease.
+    """
     health.starting = True
-    identity = await load_identity(client, settings)
     leading = election.leading if settings.leader_elect else (lambda: True)
-    term = assemble(client, settings, ca_certificate=identity.ca_certificate.decode(), leading=leading, now=utc_now)
-    servicer = ControlServicer(term.hub, Authenticator(client, time.monotonic), now=utc_now, leading=leading)
-    server, port = await start_server(servicer, identity, settings.control_port)
-    logger.info("control stream on port %d", port)
+    term = assemble(client, settings, leading=leading, now=utc_now)
     health.watch_age = term.watch_age
     registry = kopf.OperatorRegistry()
     register(registry, term.cache)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(term.follow())
+        await term.known.wait()
+        group.create_task(_watch_models(registry, settings, stop))
+        health.starting = False
+        metrics.STANDBY_READY.set(1)
+        with contextlib.suppress(KubeError):
+            await label_leader(client, settings, leading=False)  # left behind by a container killed while it led
+        if settings.leader_elect:
+            await election.acquire()
+            group.create_task(_hold(election))
+        await lead(term, health)
+
+
+async def lead(term: Term, health: Health) -> None:
+    """What only the leader does."""
+    client, settings = term.client, term.settings
+    identity = await load_identity(client, settings)
+    term.trust.ca_certificate = identity.ca_certificate.decode()
+    servicer = ControlServicer(term.hub, Authenticator(client, time.monotonic), now=utc_now, leading=term.leading)
+    server, port = await start_server(servicer, identity, settings.control_port)
+    logger.info("control stream on port %d", port)
     try:
+        await label_leader(client, settings, leading=True)
+        metrics.LEADING.set(1)
         async with asyncio.TaskGroup() as group:
-            if settings.leader_elect:
-                group.create_task(_hold(election))
-
-            async def ready() -> None:
-                await label_leader(client, settings, leading=True)
-                metrics.LEADING.set(1)
-                health.starting = False
-                group.create_task(_watch_our_kinds(registry, settings, stop))
-                group.create_task(_report_status(term, identity, health))
-
-            group.create_task(term.run(ready=ready))
+            group.create_task(term.decide())
+            group.create_task(_report_status(term, identity, health))
     finally:
-        await server.stop(grace=1.0)
         metrics.LEADING.set(0)
+        await server.stop(grace=1.0)
 
 
-async def _watch_our_kinds(registry: kopf.OperatorRegistry, settings: Settings, stop: asyncio.Event) -> None:
+async def _watch_models(registry: kopf.OperatorRegistry, settings: Settings, stop: asyncio.Event) -> None:
     """Kopf takes the signal handlers over while it runs, and returns on SIGTERM: then the process is to end."""
     await kopf.operator(
         registry=registry,
@@ -149,11 +163,12 @@ async def _hold(election: LeaderElection) -> None:
 
 async def _report_status(term: Term, identity: ServerIdentity, health: Health) -> None:
     """Gauges, and the restart that brings a renewed certificate into service."""
+    metrics.QUEUE_DEPTH.set_function(lambda: len(term.queue))
+    metrics.ATTACHED_PODS.set_function(term.hub.attached)
+    metrics.MODELS_DECIDED.set_function(lambda: term.reconciler.decided)
     while True:
-        metrics.QUEUE_DEPTH.set(len(term.queue))
         metrics.QUEUE_AGE.set(term.queue.oldest_age_seconds())
-        metrics.ATTACHED_PODS.set(term.hub.attached())
-        metrics.API_WRITES.set(term.client.writes)
+        metrics.MODELS.set(len(term.cache.models))
         metrics.WATCH_AGE.set(term.watch_age())
         if needs_renewal(identity, control_names(term.settings), utc_now()):
             health.fault = "the control certificate runs out soon; restarting renews it"
@@ -170,18 +185,18 @@ async def run(settings: Settings) -> None:
     if settings.metrics_port:
         start_http_server(settings.metrics_port, registry=metrics.REGISTRY)
     probes = asyncio.create_task(health.run(settings.health_port))
-    async with KubeClient(load_configuration()) as client:
+    async with KubeClient(load_configuration(), count=metrics.count_request) as client:
         health.answers = lambda: client.answers
         election = LeaderElection(
             client, namespace=settings.namespace, identity=settings.pod_name, clock=time.monotonic
         )
-        work = asyncio.create_task(_elect_and_lead(client, settings, election, health, stop))
+        working = asyncio.create_task(work(client, settings, election, health, stop))
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({work, stopping, probes}, return_when=asyncio.FIRST_COMPLETED)
-        failed = work.done() or probes.done()
-        for task in (work, probes, stopping):
+        await asyncio.wait({working, stopping, probes}, return_when=asyncio.FIRST_COMPLETED)
+        failed = working.done() or probes.done()
+        for task in (working, probes, stopping):
             task.cancel()
-        results = await asyncio.gather(work, probes, return_exceptions=True)
+        results = await asyncio.gather(working, probes, return_exceptions=True)
         with contextlib.suppress(KubeError):
             await label_leader(client, settings, leading=False)
         await election.release()
@@ -197,16 +212,6 @@ def _reason(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return f"{type(error).__name__}: {error}"
-
-
-async def _elect_and_lead(
-    client: KubeClient, settings: Settings, election: LeaderElection, health: Health, stop: asyncio.Event
-) -> None:
-    with contextlib.suppress(KubeError):
-        await label_leader(client, settings, leading=False)  # a container killed while it led left its label behind
-    if settings.leader_elect:
-        await election.acquire()
-    await lead(client, settings, election, health, stop)
 
 
 def main() -> None:

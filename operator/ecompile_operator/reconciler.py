@@ -67,7 +67,12 @@ class Reconciler:
         self._slots = slots
         self._storms = storms
         self._looked_closely: dict[ModelKey, set[str]] = {}
-        """Finished Jobs (uid) whose Pods were read again for a missing result."""
+        """Finished Jobs (uid) whose Pods were read again for a missing result; a key for each model decided on."""
+
+    @property
+    def decided(self) -> int:
+        """Models that were decided on."""
+        return len(self._looked_closely)
 
     async def run(self) -> None:
         """Work for ever."""
@@ -108,7 +113,7 @@ class Reconciler:
     async def reconcile(self, key: ModelKey) -> datetime | None:
         """Observe, decide, apply. Returns when to look again."""
         await self._complete_results(key)
-        versions = self._versions(key)
+        versions = self._cache.versions(key)
         observed = self._observe(key)
         if observed is None or observed.deleting:
             self._hub.forget(key)
@@ -122,7 +127,7 @@ class Reconciler:
         await self._applier.apply(observed, decision, versions)
         self._wake(freed)
         _count(observed, decision)
-        wakes = [decision.wake_at] if decision.wake_at is not None else []
+        wakes = [at for at in (decision.wake_at, self._hub.expiry(key)) if at is not None]
         if observed.spec is not None:
             name = observed.spec.serving.service_name or observed.name
             if observed.service_owner is not None:
@@ -182,13 +187,6 @@ class Reconciler:
         if seen is None:
             return None
         return replace(seen, fleet=replace(self._slots.fleet(key), storm=self._storms.now(self._now())))
-
-    def _versions(self, key: ModelKey) -> dict[str, str]:
-        model = self._cache.models.get(key)
-        if model is None:
-            return {}
-        found = [model, *self._cache.children(COMPILEDMODULE.kind, key)]
-        return {f"{m['kind']}/{m['metadata']['name']}": m["metadata"]["resourceVersion"] for m in found}
 
 
 def _count(observed: Observed, decision: Decision) -> None:

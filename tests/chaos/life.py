@@ -50,7 +50,11 @@ class Stage:
     def __post_init__(self) -> None:
         self.api = MemoryApi(now=lambda: START + timedelta(seconds=self.clock()))
         self.cluster = Cluster(
-            api=self.api, clock=self.clock, control=self.control, adopted=lambda pod, table: None, segments=self.segments
+            api=self.api,
+            clock=self.clock,
+            control=self.control,
+            adopted=lambda pod, table: None,
+            segments=self.segments,
         )
 
     def control(self) -> ControlServicer | None:

@@ -225,7 +225,9 @@ class MemoryApi:
         self._check_version(place, body)
 
         def change(known: Manifest) -> None:
-            kept = {k: known["metadata"][k] for k in ("uid", "creationTimestamp", "generation") if k in known["metadata"]}
+            kept = {
+                k: known["metadata"][k] for k in ("uid", "creationTimestamp", "generation") if k in known["metadata"]
+            }
             status = known.get("status")
             known.clear()
             known.update(copy.deepcopy(body))
@@ -347,8 +349,6 @@ class MemoryClient(KubeClient):
         content_type: str,
         accept: str = "application/json",
     ) -> str:
-        if method != "GET":
-            self.writes += 1
         sent = json.loads(json.dumps(body))
         try:
             await self.before(method, path)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import functools
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -17,8 +16,8 @@ from ecompile_operator.apply.apply import NotLeading
 from ecompile_operator.control.auth import Authenticator
 from ecompile_operator.control.server import ControlServicer
 from ecompile_operator.kube.client import Manifest
-from ecompile_operator.kube.kinds import COMPILEDMODULE, HYBRIDMODEL
-from ecompile_operator.kube.watch import Change, Watcher
+from ecompile_operator.kube.kinds import HYBRIDMODEL
+from ecompile_operator.kube.watch import Watcher
 from ecompile_operator.leader import LeaderElection
 from ecompile_operator.settings import Settings
 from ecompile_operator.term import Term, assemble
@@ -96,9 +95,7 @@ class Operator:
         self._skew = skew
         self._settings = settings or Settings(pod_name=name, worker_image="worker:1")
         self._client = _Client(api, self, faults)
-        self.election = LeaderElection(
-            self._client, namespace=self._settings.namespace, identity=name, clock=clock
-        )
+        self.election = LeaderElection(self._client, namespace=self._settings.namespace, identity=name, clock=clock)
 
     def now(self) -> datetime:
         return START + timedelta(seconds=self._clock()) + self._skew
@@ -120,37 +117,27 @@ class Operator:
     async def run(self) -> None:
         self._task = asyncio.current_task()
         try:
-            await self.election.acquire()
             self.term = term = assemble(
-                self._client,
-                self._settings,
-                ca_certificate="ca",
-                leading=self._leading,
-                now=self.now,
-                clock=self._clock,
+                self._client, self._settings, leading=self._leading, now=self.now, clock=self._clock
             )
-            sinks: tuple[tuple[Any, Callable[[Change, Manifest], None]], ...] = (
-                (HYBRIDMODEL, term.cache.put_model),
-                (COMPILEDMODULE, functools.partial(term.cache.put_child, COMPILEDMODULE.kind)),
+            term.trust.ca_certificate = "ca"
+            models = Watcher(
+                self._client, HYBRIDMODEL, labels="", namespaces=(), sink=term.cache.put_model, clock=self._clock
             )
-            ours = [
-                Watcher(self._client, kind, labels="", namespaces=(), sink=sink, clock=self._clock)
-                for kind, sink in sinks
-            ]
             async with asyncio.TaskGroup() as group:
+                group.create_task(term.follow())
+                group.create_task(models.run())
+                await term.known.wait()
+                await self.election.acquire()
                 group.create_task(self._hold())
-                group.create_task(term.run(ready=functools.partial(self._ready, term)))
-                for watcher in ours:
-                    group.create_task(watcher.run())
+                authenticator = Authenticator(self._client, self._clock)
+                self.servicer = ControlServicer(term.hub, authenticator, now=self.now, leading=self._leading)
+                await term.decide()
         finally:
             self.dead = True
 
     def _leading(self) -> bool:
         return not self.dead and self.election.leading()
-
-    async def _ready(self, term: Term) -> None:
-        authenticator = Authenticator(self._client, self._clock)
-        self.servicer = ControlServicer(term.hub, authenticator, now=self.now, leading=self._leading)
 
     async def _hold(self) -> None:
         await self.election.hold()

@@ -19,9 +19,10 @@ RECHECK_SECONDS = 300.0
 class TrustKeeper:
     """Makes the signing Secret once per namespace, and keeps the trust ConfigMap current."""
 
-    def __init__(self, client: KubeClient, *, ca_certificate: str, clock: Callable[[], float]) -> None:
+    def __init__(self, client: KubeClient, *, clock: Callable[[], float], ca_certificate: str = "") -> None:
         self._client = client
-        self._ca_certificate = ca_certificate
+        self.ca_certificate = ca_certificate
+        """Of the control stream, PEM; known once this process leads."""
         self._clock = clock
         self._checked: dict[str, float] = {}
         self._models: dict[str, set[str]] = {}
@@ -48,7 +49,7 @@ class TrustKeeper:
                 "get a new key pair (modules signed with the old one then need a new distillation)."
             )
         public_key = base64.b64decode(encoded).decode()
-        wanted = build_trust(namespace, public_key=public_key, ca_certificate=self._ca_certificate)
+        wanted = build_trust(namespace, public_key=public_key, ca_certificate=self.ca_certificate)
         found = await find(self._client, CONFIGMAP, namespace, wanted["metadata"]["name"])
         if found is None or found.get("data") != wanted["data"]:
             await self._client.apply(CONFIGMAP, wanted)
