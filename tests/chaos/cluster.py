@@ -256,6 +256,10 @@ class Cluster:
         return None
 
     def _status(self, place: Place, status: dict[str, Any]) -> None:
+        known = self.api.get(*place)
+        if known is not None and known.get("status") == status:
+            return
+
         def change(found: Manifest) -> None:
             found["status"] = json.loads(json.dumps(status))
 

@@ -17,7 +17,7 @@ from .memory_api import MemoryApi
 from .operators import START, Operator
 
 NAMESPACE, NAME = "test", "net"
-LIMIT_SECONDS = 3600.0
+LIMIT_SECONDS = 1200.0
 
 
 def hybrid_model(name: str = NAME, *, replicas: int = 2) -> Manifest:

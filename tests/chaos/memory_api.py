@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import marshal
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -83,7 +84,7 @@ class MemoryApi:
         place = (plural, namespace, manifest["metadata"]["name"])
         if place in self.objects:
             raise Fault(409, f'{plural} "{place[2]}" already exists')
-        made = copy.deepcopy(manifest)
+        made = duplicate(manifest)
         if plural in WITH_STATUS:
             made.pop("status", None)
         self._uids += 1
@@ -103,7 +104,7 @@ class MemoryApi:
         known = self.objects.get(place)
         if known is None:
             raise Fault(404, f'{place[0]} "{place[2]}" not found')
-        changed = copy.deepcopy(known)
+        changed = duplicate(known)
         change(changed)
         changed["metadata"]["resourceVersion"] = known["metadata"]["resourceVersion"]
         if changed == known:
@@ -119,7 +120,7 @@ class MemoryApi:
         for key in [key for key in self._applied if key[0] == place]:
             del self._applied[key]
         self.version += 1
-        gone = copy.deepcopy(known)
+        gone = duplicate(known)
         gone["metadata"]["resourceVersion"] = str(self.version)
         del self.objects[place]
         self._publish(place, Change(self.version, "DELETED", known, gone))
@@ -230,7 +231,7 @@ class MemoryApi:
             }
             status = known.get("status")
             known.clear()
-            known.update(copy.deepcopy(body))
+            known.update(duplicate(body))
             known["metadata"] |= kept
             if place[0] in WITH_STATUS and status is not None:
                 known["status"] = status
@@ -238,7 +239,7 @@ class MemoryApi:
         return self.update(place, change)
 
     def _apply(self, place: Place, body: Manifest, sub: str, manager: str) -> Manifest:
-        wanted = {k: v for k, v in copy.deepcopy(body).items() if k not in ("apiVersion", "kind")}
+        wanted = {k: v for k, v in duplicate(body).items() if k not in ("apiVersion", "kind")}
         wanted["metadata"] = {
             k: v for k, v in wanted["metadata"].items() if k not in ("name", "namespace", "resourceVersion", "uid")
         }
@@ -286,6 +287,12 @@ def matches(manifest: Manifest, selector: str) -> bool:
     labels = manifest["metadata"].get("labels") or {}
     wanted = [part.split("=", 1) for part in selector.split(",") if part]
     return all(labels.get(key) == value for key, value in wanted)
+
+
+def duplicate(manifest: Manifest) -> Manifest:
+    """A deep copy; of what is JSON, marshal makes one ten times as fast as `copy.deepcopy`."""
+    made: Manifest = marshal.loads(marshal.dumps(manifest))
+    return made
 
 
 def _merge(target: Manifest, wanted: Manifest) -> None:
@@ -349,7 +356,7 @@ class MemoryClient(KubeClient):
         content_type: str,
         accept: str = "application/json",
     ) -> str:
-        sent = json.loads(json.dumps(body))
+        sent = duplicate(body) if body is not None else None  # type: ignore[arg-type]  # a manifest
         try:
             await self.before(method, path)
             answer = json.dumps(
@@ -395,7 +402,7 @@ class MemoryClient(KubeClient):
     async def deliver(self, event: tuple[str, Manifest]) -> AsyncIterator[tuple[str, Manifest]]:
         """Events as they arrive: a place for delays, repetitions and cuts."""
         await asyncio.sleep(self.latency_seconds)
-        yield event[0], json.loads(json.dumps(event[1]))
+        yield event[0], duplicate(event[1])
 
 
 def _as_seen(change: Change, namespace: str | None, labels: str) -> tuple[str, Manifest] | None:

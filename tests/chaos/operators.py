@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -22,7 +21,7 @@ from ecompile_operator.leader import LeaderElection
 from ecompile_operator.settings import Settings
 from ecompile_operator.term import Term, assemble
 
-from .memory_api import MemoryApi, MemoryClient
+from .memory_api import MemoryApi, MemoryClient, duplicate
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 RESTART_SECONDS = 1.0
@@ -70,7 +69,7 @@ class _Client(MemoryClient):
     async def deliver(self, event: tuple[str, Manifest]) -> Any:
         for each in await self._faults.deliver(self._operator, event):
             self._operator.check()
-            yield each[0], copy.deepcopy(each[1])
+            yield each[0], duplicate(each[1])
 
 
 class Operator:
