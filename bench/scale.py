@@ -34,7 +34,7 @@ from devcluster.api import ApiServer, free_ports
 SYSTEM = "ecompile-system"
 SEGMENTS = 4
 PODS = 4
-LIMIT_SECONDS = 600.0
+LIMIT_SECONDS = 1800.0
 
 
 @dataclass

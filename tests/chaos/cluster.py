@@ -317,6 +317,10 @@ class ServingPod:
         if self._stream is not None:
             self._stream.cancel()
 
+    def refuses(self) -> bool:
+        """Whether it keeps an older table than the one that it was sent."""
+        return self.refused > (self.table.generation if self.table is not None else 0)
+
     async def _attach(self, servicer: ControlServicer) -> None:
         context: Any = StreamContext(f"{self.namespace}/{self.name}")
         with contextlib.suppress(Refused):
@@ -361,8 +365,8 @@ class ServingPod:
             pod=self.name,
             life=self.life,
             acknowledged_generation=generation,
-            refused_generation=self.refused if self.refused > generation else 0,
-            refused_reason="the bundle's digest is wrong" if self.refused > generation else "",
+            refused_generation=self.refused if self.refuses() else 0,
+            refused_reason="the bundle's digest is wrong" if self.refuses() else "",
         )
         for route in self.table.segments if self.table is not None else ():
             served = route.mode is not RouteMode.NEURAL

@@ -1,4 +1,4 @@
-"""One model's whole life: profiled, distilled, validated, rolled out, drifting, rolled back, validated, promoted again."""
+"""One model's whole life: distilled, validated, rolled out, drifting, rolled back, validated and promoted again."""
 
 from __future__ import annotations
 
@@ -78,12 +78,15 @@ class Stage:
         deadline = self.clock() + seconds
         while not look():
             if self.clock() > deadline:
-                status = self.model().get("status", {})
-                raise AssertionError(
-                    f"{what} did not come within {seconds:.0f} s: {status.get('phase')}, {status.get('message')}; "
-                    f"{[(m['metadata']['name'], m['status']['phase'], m['status'].get('message')) for m in self.modules() if 'status' in m]}"
-                )
+                raise AssertionError(f"{what} did not come within {seconds:.0f} s: {self.describe()}")
             await asyncio.sleep(0.25)
+
+    def describe(self) -> str:
+        """Where everything stands, in a line."""
+        status = self.model().get("status", {})
+        found = [(m["metadata"]["name"], m.get("status", {})) for m in self.modules()]
+        modules = "; ".join(f"{name} {s.get('phase')} ({s.get('message')})" for name, s in found)
+        return f"{status.get('phase')}, {status.get('message')}; {modules}"
 
     def promoted(self) -> bool:
         """All modules are in full service, everywhere."""

@@ -235,13 +235,20 @@ class Run:
         number = 0
         while True:
             await asyncio.sleep(HUMAN_SECONDS)
+            if not self.stage.cluster.corrupt:
+                for name in [n for n, p in self.stage.cluster.pods.items() if p.refuses()]:
+                    self.stage.cluster.kill_pod(name)  # its status said which pod refused the table, and why
             stages = {m.get("status", {}).get("phase") for m in self.stage.modules()}
             if self.stage.phase() == "Stalled" or stages & {"Held", "Rejected"}:
                 number += 1
                 self.stage.api.update(
                     ("hybridmodels", NAMESPACE, NAME),
-                    lambda m, n=number: m["metadata"].setdefault("annotations", {}).update(  # type: ignore[misc]  # bound on purpose
-                        {ANNOTATION_COMMAND: f"retry human-{n}"}
+                    lambda m, n=number: (
+                        m["metadata"]
+                        .setdefault("annotations", {})
+                        .update(  # type: ignore[misc]  # bound on purpose
+                            {ANNOTATION_COMMAND: f"retry human-{n}"}
+                        )
                     ),
                 )
 

@@ -20,6 +20,8 @@ REPORTS_PER_SECOND = 500.0
 SLOWEST_PACE_SECONDS = 30.0
 MISSED = 2.5
 """An open stream whose last report is older than this many paces is not vouched for."""
+AFTER = timedelta(milliseconds=1)
+"""A report counts up to and including its last moment: to look again at that very moment would find nothing new."""
 FORGET_AFTER = timedelta(minutes=5)
 """A pod or Job not heard of for this long is dropped from memory."""
 
@@ -131,11 +133,9 @@ class Hub:
 
     def expiry(self, key: ModelKey) -> datetime | None:
         """When the next report of a pod without an open stream, or of a model on trial, will be too old to count."""
-        now = self._now()
-        ends = [r.received_at + timedelta(seconds=HEARTBEAT_EXPIRY_SECONDS) for r in self.reports(key)]
-        return min(
-            (end for end in ends if now <= end < now + timedelta(seconds=HEARTBEAT_EXPIRY_SECONDS)), default=None
-        )
+        now, life = self._now(), timedelta(seconds=HEARTBEAT_EXPIRY_SECONDS) + AFTER
+        ends = [report.received_at + life for report in self.reports(key)]
+        return min((end for end in ends if now < end < now + life), default=None)
 
     def step(self, key: ModelKey, job: str, index: int, text: str) -> None:
         """A Job made progress."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ecompile_crds.names import LABEL_MODEL
@@ -10,6 +10,8 @@ from ecompile_crds.names import LABEL_MODEL
 from ..kube.client import Manifest
 from ..kube.watch import Change
 from .kept import Kept, keep, version_of
+
+REMEMBERED_DELETIONS = 10_000
 
 ModelKey = tuple[str, str]
 """(namespace, HybridModel name)."""
@@ -37,6 +39,8 @@ class Cache:
         self._owners: dict[tuple[str, str, str], ModelKey] = {}
         """Model of each child, by kind, namespace and name."""
         self._foreign: dict[tuple[str, str, str], str] = {}
+        self._gone: OrderedDict[tuple[str, str, str], int] = OrderedDict()
+        """Versions at which objects were deleted, the newest ones: what we wrote before may be answered after it."""
 
     @property
     def models(self) -> Mapping[ModelKey, Manifest]:
@@ -48,6 +52,8 @@ class Cache:
         meta = manifest["metadata"]
         key = (meta["namespace"], meta["name"])
         known = self._models.get(key)
+        if self._is_past(("HybridModel", *key), change, manifest):
+            return
         if change == "deleted":
             if known is None or _deletes(manifest, known):
                 self._models.pop(key, None)
@@ -62,6 +68,8 @@ class Cache:
         meta = manifest["metadata"]
         name = meta["name"]
         place = (kind, meta["namespace"], name)
+        if self._is_past(place, change, manifest):
+            return
         before = self._owners.get(place)
         model = manifest.get("spec", {}).get("modelRef") if kind == "CompiledModule" else None
         owner = model or meta.get("labels", {}).get(LABEL_MODEL)
@@ -82,6 +90,17 @@ class Cache:
             self._counts[kind] += place not in self._owners
             self._owners[place] = key
             self._changed(key)
+
+    def _is_past(self, place: tuple[str, str, str], change: Change, manifest: Manifest) -> bool:
+        """Whether a state is from before its object's deletion. Notes deletions."""
+        version, gone = version_of(manifest), self._gone.get(place, -1)
+        if change == "applied":
+            return version <= gone
+        self._gone[place] = max(version, gone)
+        self._gone.move_to_end(place)
+        if len(self._gone) > REMEMBERED_DELETIONS:
+            self._gone.popitem(last=False)
+        return False
 
     def _drop(self, place: tuple[str, str, str], key: ModelKey) -> None:
         kind, _, name = place

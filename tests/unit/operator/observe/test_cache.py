@@ -62,6 +62,25 @@ def test_the_deletion_of_an_earlier_object_of_the_name_is_no_news() -> None:
     assert cache.child("Job", KEY, "a") is not None
 
 
+def test_a_deleted_object_does_not_come_back_by_an_answer_that_was_late() -> None:
+    cache, _ = make_cache()
+    cache.put_child("Pod", "applied", child("a", version=10))
+    cache.put_child("Pod", "deleted", child("a", version=12))
+    cache.put_child("Pod", "applied", child("a", version=11))
+    assert cache.children("Pod", KEY) == []
+    cache.put_child("Pod", "applied", child("a", version=13))
+    assert len(cache.children("Pod", KEY)) == 1
+
+
+def test_an_answer_later_than_the_news_of_the_deletion_makes_no_ghost() -> None:
+    cache, _ = make_cache()
+    cache.put_child("Job", "deleted", child("a", version=12))
+    cache.put_child("Job", "applied", child("a", version=11))
+    cache.put_model("deleted", model(version=22))
+    cache.put_model("applied", model(version=21))
+    assert cache.children("Job", KEY) == [] and not cache.models
+
+
 def test_an_object_moved_to_another_model_leaves_the_first() -> None:
     cache, changes = make_cache()
     cache.put_child("Service", "applied", child("svc", version=1))
