@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def compare(name: str, graph: Graph) -> None:
     timings = []
     for batch in BATCHES:
         y = np.empty((batch, graph.output.size), np.float32)
-        calls: dict[str, Call] = {who: (lambda m=m: m.run(rows[:batch], y)) for who, (_, _, m) in built.items()}
+        calls: dict[str, Call] = {who: partial(module.run, rows[:batch], y) for who, (_, _, module) in built.items()}
         timings.append(interleaved(calls))
     for who, (seconds, size, _) in built.items():
         columns = " | ".join(f"{timing[who].median:.5g} ({timing[who].spread:.2g})" for timing in timings)

@@ -68,7 +68,7 @@ class WebAssembly:
         self.store = wasmtime.Store(engine)
         module = wasmtime.Module(engine, compiled.libraries["wasm32"])
         self.exports: Any = wasmtime.Instance(self.store, module, []).exports(self.store)
-        self.memory = self.exports["memory"]
+        self.memory: Any = self.exports["memory"]
         start = self.exports["eco_meta"](self.store)
         text = bytes(self.memory.read(self.store, start, start + 1000))
         self.meta: dict[str, Any] = json.loads(text[: text.index(0)])

@@ -80,7 +80,7 @@ def test_cross_compiled_bytes_are_equal_each_time(level: str) -> None:
 
 def test_missing_cross_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toolchain, "has_cross_compiler", lambda: False)
-    with pytest.raises(ResourceError, match="compiling for wasm32 .* needs the Python package ziglang"):
+    with pytest.raises(ResourceError, match=r"compiling for wasm32 .* needs the Python package ziglang"):
         compile_graph(make_graph([4, 2]), wide_box(4), levels=["wasm32"])
 
 
