@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import subprocess
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import mypy.api
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from ecompile_workers.codegen.emit import Language, emit
 from ecompile_workers.codegen.levels import LEVELS
 from ecompile_workers.codegen.lowering.base import Unsupported
@@ -20,8 +24,9 @@ from ecompile_workers.ir.torch_importer import import_module
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch import nn
 
-from ..ir.torch_cases import CASES
+from ..ir.torch_cases import CASES, Function
 from ..networks import make_graph
 from .test_operators import LARGE
 
@@ -119,13 +124,35 @@ ARM = (
 )
 
 
+def every_function(x: torch.Tensor) -> torch.Tensor:
+    a, b = x[:, ::2], x.flip(1)[:, ::2]
+    parts = [torch.minimum(a, b), torch.maximum(a, b), torch.where(a < b, a, -b), ((a >= b) | ~(a == b)).float()]
+    parts += [a.abs().sqrt(), (b.abs() + 0.1).log(), a.exp(), torch.erf(a), F.leaky_relu(b), a.clamp(-0.5, 0.7)]
+    parts += [torch.tanh(a), F.silu(b), F.hardswish(a * 3), F.gelu(b, approximate="tanh"), a.amin(1, keepdim=True)]
+    return torch.cat([*parts, torch.softmax(x, 1), x.max(1, keepdim=True).values], 1)
+
+
+def more() -> dict[str, tuple[Graph, int]]:
+    """Graphs that the large shapes leave out, and their number of words."""
+    torch.manual_seed(0)
+    words = import_module(nn.Embedding(9, 5).eval(), torch.zeros(2, 4, dtype=torch.int64), name="words")
+    functions = import_module(Function(every_function).eval(), torch.randn(2, 12), name="functions")
+    return {"embedding": (words, 9), "every function": (functions, 0)}
+
+
+RUST: dict[str, Callable[[], tuple[Graph, int]]] = {
+    **{name: partial(lambda name: (large(name), 0), name) for name in LARGE},
+    **{name: partial(lambda name: more()[name], name) for name in ("embedding", "every function")},
+}
+
+
 @pytest.fixture(scope="module")
-def rust_program(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, tuple[Graph, str]]]:
-    """One program with a module for each large case."""
+def rust_program(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, tuple[Graph, int, str]]]:
+    """One program with a module for each graph."""
     assert RUSTC is not None
     folder = tmp_path_factory.mktemp("rust")
-    graphs = {name: (large(name), f"m{n}") for n, name in enumerate(LARGE)}
-    for graph, module in graphs.values():
+    graphs = {name: (*make(), f"m{n}") for n, (name, make) in enumerate(RUST.items())}
+    for graph, _, module in graphs.values():
         write(graph, Language.RUST, folder / module)
     heads = "\n".join(f'#[path = "m{n}/model.rs"] mod m{n};' for n in range(len(graphs)))
     arms = "\n".join(ARM.format(n=n) for n in range(len(graphs)))
@@ -136,14 +163,21 @@ def rust_program(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[s
 
 
 @pytest.mark.skipif(RUSTC is None, reason="rustc is not installed")
-@pytest.mark.parametrize("name", LARGE)
-def test_rust_equals_the_interpreter(name: str, rust_program: tuple[Path, dict[str, tuple[Graph, str]]]) -> None:
+@pytest.mark.parametrize("name", RUST)
+def test_rust_equals_the_interpreter(name: str, rust_program: tuple[Path, dict[str, tuple[Graph, int, str]]]) -> None:
     program, graphs = rust_program
-    graph, module = graphs[name]
-    x = inputs_of(graph, RUST_ROWS)
+    graph, words, module = graphs[name]
+    x = inputs_of(graph, RUST_ROWS, words)
     done = subprocess.run([str(program), module], input=x.tobytes(), capture_output=True, check=True, timeout=300)
     y = np.frombuffer(done.stdout, np.float32).reshape(RUST_ROWS, -1)
     assert_equals_interpreter(graph, x, y)
+
+
+def test_python_passes_the_strict_type_check(tmp_path: Path) -> None:
+    for name, graph in (("functions", more()["every function"][0]), ("block", large("transformer block, odd"))):
+        write(graph, Language.PYTHON, tmp_path / name)
+        out, _, status = mypy.api.run(["--strict", "--config-file=", str(tmp_path / name / "model.py")])
+        assert status == 0, out
 
 
 @pytest.mark.parametrize("language", [Language.RUST, Language.PYTHON])

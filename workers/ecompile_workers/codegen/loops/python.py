@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import string
 
 from ...ir.graph import Graph
 from ..kernels.prelude import WEIGHTS_FILE
@@ -43,6 +44,12 @@ def find(
         places = places + (np.arange(size) * each).reshape(-1, *(1,) * (len(sizes) - axis - 1))
     lines = np.arange(rows.shape[0]).reshape(-1, *(1,) * len(sizes))
     return np.where(known, rows[lines, places], np.float32(np.nan)).astype(np.float32)
+
+
+def product(a: Rows, b: Rows, axes: str, kept: str) -> Rows:
+    """a times b, summed over the axes that are not kept."""
+    found: Rows = np.einsum(f"{{axes}},{{axes}}->{{kept}}", a, b)
+    return found
 
 
 def truth(mask: NDArray[np.bool_]) -> Rows:
@@ -141,7 +148,8 @@ def nest_text(nest: Nest) -> list[str]:
     axes = list(range(len(sizes) + 1))
     if nest.fold is Fold.SUM and isinstance(value, Apply) and value.function is Function.MUL:
         a, b = (printed(operand, sizes) for operand in value.operands)
-        lines = [f"t = np.einsum({a}, {axes}, {b}, {axes}, {axes[: len(kept) + 1]})"]
+        names = string.ascii_letters[: len(axes)]
+        lines = [f't = product({a}, {b}, "{names}", "{names[: len(kept) + 1]}")']
     else:
         lines = [f"t = {FOLDS[nest.fold]}.reduce({printed(value, sizes)}, axis={tuple(axes[len(kept) + 1 :])})"]
     return [*lines, f"{target}[...] = {printed(nest.then, kept)}"]
