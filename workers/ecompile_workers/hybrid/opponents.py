@@ -23,7 +23,7 @@ OPPONENTS = ("onnxruntime", "openvino")
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """Microseconds per call: median over rounds, and the distance from the 10th to the 90th percentile."""
+    """Microseconds of processor time per call: median over rounds, and the distance from the 10th to the 90th percentile."""
 
     median: float
     spread: float
@@ -60,10 +60,11 @@ def interleaved(calls: Mapping[str, Call]) -> dict[str, Timing]:
 
 
 def _seconds(call: Call, count: int) -> float:
-    start = time.perf_counter()
+    """Processor seconds of all threads of this process per call: what else the machine does is not counted."""
+    start = time.process_time()
     for _ in range(count):
         call()
-    return (time.perf_counter() - start) / count
+    return (time.process_time() - start) / count
 
 
 def onnx_runtime(model: bytes, rows: Rows, outputs: int) -> Call:

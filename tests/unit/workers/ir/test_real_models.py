@@ -14,7 +14,8 @@ from ecompile_workers.ir.segments import cut_points, split
 from ecompile_workers.ir.torch_importer import import_module
 from torch import nn
 
-from . import minilm
+from bench import minilm
+
 from .checks import assert_close, assert_round_trips, onnx_runtime, rows_for
 
 NETWORKS = {
