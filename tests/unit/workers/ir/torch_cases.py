@@ -55,6 +55,35 @@ def matrix(function: Callable[[Tensor], Tensor]) -> Callable[[Draw], Case]:
     return lambda draw: Case(module=Function(function), shape=(*shape(draw, 1, 2), 2 * size(draw, 1, 3)))
 
 
+def group_norm(draw: Draw) -> Case:
+    groups, each = size(draw, 1, 3), size(draw, 1, 3)
+    layer = nn.GroupNorm(groups, groups * each, affine=draw(st.booleans()))
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
+    return Case(module=layer, shape=(groups * each, size(draw, 2), *shape(draw, 0, 1)))
+
+
+def transposed(make: Callable[..., nn.Module], space: int) -> Callable[[Draw], Case]:
+    def case(draw: Draw) -> Case:
+        groups, kernel, stride = size(draw, 1, 2), size(draw, 1, 3), size(draw, 1, 3)
+        layer = make(
+            groups * size(draw, 1, 2),
+            groups * size(draw, 1, 2),
+            kernel,
+            stride=stride,
+            padding=size(draw, 0, kernel - 1),
+            output_padding=size(draw, 0, stride - 1),
+            dilation=size(draw, 1, 2) if stride == 1 else 1,
+            groups=groups,
+            bias=draw(st.booleans()),
+        )
+        inputs = layer.in_channels
+        assert isinstance(inputs, int)
+        return Case(module=layer, shape=(inputs, *(size(draw, 3, 5) for _ in range(space))))
+
+    return case
+
+
 def linear(draw: Draw) -> Case:
     outer, m, n = shape(draw, 0, 2), size(draw), size(draw)
     return Case(module=nn.Linear(m, n, bias=draw(st.booleans())), shape=(*outer, m))
@@ -323,6 +352,20 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     "gelu_tanh": elementwise(lambda x: F.gelu(x, approximate="tanh")),
     "silu": elementwise(F.silu),
     "softplus": elementwise(F.softplus),
+    "elu": elementwise(lambda x: F.elu(x, 0.7)),
+    "selu": elementwise(F.selu),
+    "celu": elementwise(lambda x: F.celu(x, 0.6)),
+    "mish": elementwise(F.mish),
+    "softsign": elementwise(F.softsign),
+    "group_norm": group_norm,
+    "instance_norm": lambda draw: Case(
+        module=nn.InstanceNorm2d(3, affine=draw(st.booleans())), shape=(3, size(draw, 2), size(draw, 2))
+    ),
+    "upsample": lambda draw: Case(
+        module=nn.Upsample(scale_factor=size(draw, 2, 3)), shape=(size(draw), size(draw), size(draw))
+    ),
+    "conv_transpose1d": transposed(nn.ConvTranspose1d, 1),
+    "conv_transpose2d": transposed(nn.ConvTranspose2d, 2),
     "hardswish": elementwise(F.hardswish),
     "hardsigmoid": elementwise(F.hardsigmoid),
     "relu6": elementwise(F.relu6),
