@@ -8,10 +8,23 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
+
+
+def few(examples: int) -> settings:
+    """Always the same few examples: each one exports, imports or compiles a network."""
+    return settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
 
 
 class Function(nn.Module):
