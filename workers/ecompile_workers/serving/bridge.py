@@ -11,14 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
-from math import isfinite
 from random import Random
 from time import thread_time
+from typing import NamedTuple
 
 import numpy as np
 from ecompile_crds.hybridmodel import Analysis
 from ecompile_crds.routing import RouteMode, RoutingTable
 
+from ..codegen._native import all_finite
 from ..codegen.abi import Reason
 from .breaker import Alert, SegmentWatch
 from .comparison import Comparer, Comparison
@@ -65,11 +66,13 @@ class RouteState:
     all_neural: bool
     as_routed: tuple[Served, ...]
     as_requested: tuple[Served, ...]
+    undrawn: tuple[tuple[bool, bool], ...]
+    """Per segment, whether the module answers and whether it is compared, where no route leaves that to a draw; else
+    empty."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """An answered request, before it is counted."""
+class Outcome(NamedTuple):
+    """An answered request, before it is counted. A tuple: one is made per request."""
 
     state: RouteState
     y: Rows
@@ -155,9 +158,8 @@ class Bridge:
             return Outcome(state, self.network.whole(x), state.as_requested)
         if state.all_neural:
             return Outcome(state, self.network.whole(x), state.as_routed)
-        draw = self._random.random
-        draws = [(_uses_module(s, draw), s.compare > 0.0 and draw() < s.compare) for s in state.segments]
-        if not any(use or compare for use, compare in draws):
+        draws = state.undrawn or self._draw(state)
+        if not draws:
             return Outcome(state, self.network.whole(x), state.as_routed)
         served: list[Served] = []
         comparisons: list[Comparison] = []
@@ -169,6 +171,12 @@ class Bridge:
             if comparison is not None:
                 comparisons.append(comparison)
         return Outcome(state, x, tuple(served), tuple(comparisons), tuple(faults) if any(faults) else ())
+
+    def _draw(self, state: RouteState) -> tuple[tuple[bool, bool], ...]:
+        """Per segment, whether the module answers and whether it is compared; empty where neither is drawn anywhere."""
+        draw = self._random.random
+        drawn = tuple((_uses_module(s, draw), s.compare > 0.0 and draw() < s.compare) for s in state.segments)
+        return drawn if any(use or compare for use, compare in drawn) else ()
 
     def settle(self, outcome: Outcome, *, requests: int = 1) -> None:
         """Count the requests that one pass answered, queue its comparisons, trip what must be tripped."""
@@ -264,12 +272,14 @@ _OTHERWISE = {
 
 
 def _state(generation: int, segments: tuple[SegmentState, ...]) -> RouteState:
+    drawn = any(s.mode is RouteMode.CANARY or s.compare > 0.0 for s in segments)
     return RouteState(
         generation=generation,
         segments=segments,
         all_neural=all(s.mode is RouteMode.NEURAL for s in segments),
         as_routed=tuple(s.otherwise for s in segments),
         as_requested=tuple(Served.REQUESTED for _ in segments),
+        undrawn=() if drawn else tuple((s.mode is RouteMode.COMPILED, False) for s in segments),
     )
 
 
@@ -292,11 +302,6 @@ def _uses_module(segment: SegmentState, draw: Callable[[], float]) -> bool:
     return segment.mode is RouteMode.COMPILED
 
 
-def _all_finite(y: Rows) -> bool:
-    """Whether every element is finite. A finite sum says so in half the time; a sum can overflow though none is."""
-    return isfinite(np.add.reduce(y, None)) or bool(np.isfinite(y).all())
-
-
 def _run(segment: SegmentState, x: Rows, *, use: bool, compare: bool) -> tuple[Rows, Served, Comparison | None, str]:
     """One segment: its output, who gave it, the comparison drawn, and the sentence of a fault."""
     module, neural = segment.module, segment.neural
@@ -314,7 +319,7 @@ def _run(segment: SegmentState, x: Rows, *, use: bool, compare: bool) -> tuple[R
         reason = module.run(x, y)
     except Exception as error:  # whatever the module's call raises, the network answers
         return neural(x), Served.FAULT, None, f"the module raised {type(error).__name__}: {error}"
-    if reason == Reason.OK and _all_finite(y):
+    if reason == 0 and all_finite(y):  # Reason.OK; comparing with the enum takes longer
         if not compare:
             return y, Served.COMPILED, None, ""
         seconds = thread_time() - start

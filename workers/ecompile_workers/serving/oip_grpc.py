@@ -220,7 +220,7 @@ class GrpcServer:
             request = await service.parse(size_bytes, lambda: parse_request(message, plan))
             return await service.infer(
                 request,
-                lambda answer: render_answer(
+                lambda request, answer: render_answer(
                     request, answer, model=service.model, version=service.version, output=plan.output
                 ),
             )

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 import uvicorn
 from ecompile_crds.routing import RouteMode
-from ecompile_workers.serving.fast_lane import FastLane, fast_lane
+from ecompile_workers.serving.fast_lane import MAX_HEADS, FastLane, Head, fast_lane
 from ecompile_workers.serving.local import LocalPod
 from ecompile_workers.serving.server import App
 from ecompile_workers.serving.service import Service
@@ -244,3 +244,100 @@ async def test_body_that_breaks_off_in_garbage_is_refused(door: Door) -> None:
     writer.close()
     assert answer.startswith(b"HTTP/1.1 400") and answer.count(b"HTTP/1.1") == 1
     assert door.long_way == 0
+
+
+async def again(door: Door, *contents: bytes) -> list[tuple[int, bytes]]:
+    """Status and body of each, one after the other on one connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    found = []
+    for content in contents:
+        writer.write(content)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
+        found.append((int(head.split()[1]), await reader.readexactly(length)))
+    writer.close()
+    return found
+
+
+def remembered(door: Door) -> dict[bytes, Head]:
+    (connection, *_) = door.state.connections
+    assert isinstance(connection, FastLane)
+    return connection.heads
+
+
+async def test_head_that_was_seen_is_not_parsed_again(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answered as the first time, whatever the body; also on another connection."""
+    parsed = []
+    whole = FastLane.on_headers_complete
+
+    def on_headers_complete(self: FastLane) -> None:
+        parsed.append(self.url)
+        whole(self)
+
+    monkeypatch.setattr(FastLane, "on_headers_complete", on_headers_complete)
+    good = post(request())
+    bad = good[:-1] + b"["
+    found = await again(door, good, good, bad, good)
+    assert [status for status, _ in found] == [200, 200, 400, 200] and found[0] == found[1] == found[3]
+    assert len(parsed) == 1
+    assert await again(door, good) == found[:1]
+    assert len(parsed) == 1 and door.pod.counters()[0].compiled == 4
+
+
+async def test_request_after_a_remembered_one_is_parsed_where_the_parser_stands(door: Door) -> None:
+    """The bytes that it did not see leave no trace: whole, in pieces, pipelined, another path."""
+    good = post(request())
+    health = b"GET /v2/health/ready HTTP/1.1\r\nhost: a\r\n\r\n"
+    await again(door, good)
+    assert [status for status, _ in await again(door, good, health, good, post(request(id="a")), good)] == [200] * 5
+    found = await door.exchange(good, good + good, answers=3)
+    assert [status for status, _, _ in found] == [200] * 3
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    for part in (good, good[:50], good[50:], good[: len(good) - 3], good[len(good) - 3 :]):
+        writer.write(part)
+        await writer.drain()
+        await asyncio.sleep(0.01)
+    writer.write_eof()
+    text = await reader.read()
+    assert text.count(b"HTTP/1.1 200") == 3
+    writer.close()
+
+
+async def test_head_is_not_remembered_where_it_does_not_tell_the_length(door: Door) -> None:
+    """Chunked, closing, long, for the long way or refused."""
+    body = request()
+    chunked = post(body).split(b"content-length")[0] + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (
+        len(body),
+        body,
+    )
+    long = post(body, b"x-long: " + b"a" * 2000)
+    refused = post(b"{")
+    assert [status for status, _ in await again(door, chunked, chunked, long, refused)] == [200, 200, 200, 400]
+    await again(door, post(body, b"connection: close"))
+    await again(door, post(body, version=b"1.0"))
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    writer.write(post(body, b"x-last: 1"))
+    await reader.readuntil(b"\r\n\r\n")
+    assert [b"x-last" in head for head in remembered(door)] == [True]
+    writer.close()
+
+
+async def test_heads_do_not_pile_up(door: Door) -> None:
+    """A client may send another header each time."""
+    contents = [post(request(), b"x-request-id: %d" % number) for number in range(MAX_HEADS + 20)]
+    await again(door, *contents)
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    writer.write(contents[-1])
+    await reader.readuntil(b"\r\n\r\n")
+    assert len(remembered(door)) == MAX_HEADS
+    writer.close()
+
+
+async def test_drain_closes_connections_whose_head_is_remembered(door: Door) -> None:
+    """The client is told to leave, and is answered and counted once."""
+    good = post(request())
+    await again(door, good, good)
+    door.service.drain()
+    ((status, headers, _),) = await door.exchange(good)
+    assert (status, headers[b"connection"]) == (200, b"close")
+    assert door.pod.counters()[0].requests == 3
