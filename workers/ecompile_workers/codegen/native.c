@@ -134,7 +134,14 @@ static PyObject *all_finite(PyObject *native, PyObject *values) {
   return PyBool_FromLong(!bad);
 }
 
+// fence(): what was written before is seen by other processes before what is written after.
+static PyObject *fence(PyObject *native, PyObject *nothing) {
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
+    {"fence", fence, METH_NOARGS, "orders accesses to memory shared with another process"},
     {"all_finite", all_finite, METH_O, "all_finite(float32 buffer) -> bool"},
     {NULL, NULL, 0, NULL}};
 

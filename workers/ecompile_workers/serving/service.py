@@ -31,6 +31,8 @@ INLINE_SECONDS: Final = 1e-3
 """Estimated work above which a request goes to a thread; a hop there costs about 0.1 ms."""
 INLINE_BODY_BYTES: Final = 256 << 10
 """Requests above this are parsed in a thread: orjson and numpy take about 1 ms for it."""
+COMPARISONS_PER_REQUEST: Final = 2
+"""Results of comparisons that a request takes at most, so that many of them do not make one request slow."""
 NOT_READY_RETRY_SECONDS: Final = 1.0
 
 
@@ -117,7 +119,7 @@ class Service:
         """`infer` of short work, at once."""
         start = perf_counter()
         bridge, options = self._bridge or self.bridge, request.options
-        bridge.take_comparisons()
+        bridge.take_comparisons(COMPARISONS_PER_REQUEST)
         outcome = bridge.infer(request.rows, neural_only=options.neural_only)
         told = explain(outcome, request.rows, bridge.network.plan) if options.explain else ""
         rendered = render(request, Answer(outcome, outcome.y, told))
