@@ -1,6 +1,7 @@
 """Serving a 16-float network: latency and throughput of REST and gRPC, and what the parts of the pod add.
 
     python bench/serving.py [--json] [--seconds N] [--mlserver PYTHON]
+    python bench/serving.py --soak MINUTES
 
 Peers: the same pod asked for the original network (ONNX Runtime), and, where --mlserver names a Python that has it,
 MLServer with the same network in ONNX Runtime. Everything is measured in one run, interleaved, over sockets of this
@@ -35,6 +36,7 @@ from ecompile_workers.serving.routing import Identity
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from bench.serving_soak import soak
 from bench.serving_world import (
     INFER,
     INPUTS,
@@ -289,7 +291,11 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print a list of objects")
     parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
     parser.add_argument("--mlserver", type=Path, help="a Python that has mlserver and onnxruntime")
+    parser.add_argument("--soak", type=float, metavar="MINUTES", help="only this: 70 % load, a routing change a second")
     arguments = parser.parse_args()
+    if arguments.soak is not None:
+        print(json.dumps(soak(arguments.soak), indent=1))
+        return 0
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     x = np.random.default_rng(1).normal(size=(1, INPUTS)).astype(np.float32)
     seconds = arguments.seconds
