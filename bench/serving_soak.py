@@ -1,7 +1,7 @@
 """`python bench/serving.py --soak MINUTES`: a pod at 70 % load with a routing change each second, every answer checked.
 
-The load is an open loop: requests are sent when they are due, however slow the answers are. What it must show: no failed
-request, no answer that is not the network's, changes acknowledged at once, resident memory that stays.
+The load is an open loop: requests are sent when they are due, however slow the answers are. What it must show: no
+failed request, no answer that is not the network's, changes acknowledged at once, resident memory that stays.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import orjson
 from ecompile_crds.routing import RouteMode, RoutingTable
+
 from tests.component.serving_pod import FakeOperator, Pod, running_pod
 from tests.unit.workers.serving.world import INPUTS, oracle, rows, table
 
@@ -199,9 +200,7 @@ def soak(minutes: float) -> dict[str, Any]:
             if len(samples) * 5.0 <= time.monotonic() - start:
                 pid = pod.process.pid
                 child = child_of(pid)
-                samples.append(
-                    (time.monotonic() - start, resident_bytes(pid), resident_bytes(child), descriptors(pid))
-                )
+                samples.append((time.monotonic() - start, resident_bytes(pid), resident_bytes(child), descriptors(pid)))
 
         with changes:
             rate = load.run(minutes * 60.0, rate=LOAD * most, tick=tick)

@@ -7,12 +7,11 @@ requests. A request keeps the state it started with. `infer` may run on any thre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 from random import Random
-from time import thread_time
 from typing import NamedTuple
 
 import numpy as np
@@ -177,11 +176,16 @@ class Bridge:
                 comparisons.append(comparison)
         return Outcome(state, x, tuple(served), tuple(comparisons), tuple(faults) if any(faults) else ())
 
-    def _draw(self, state: RouteState) -> tuple[tuple[bool, bool], ...]:
+    def _draw(self, state: RouteState) -> Sequence[tuple[bool, bool]]:
         """Per segment, whether the module answers and whether it is compared; empty where neither is drawn anywhere."""
         draw = self._random.random
-        drawn = tuple((_uses_module(s, draw), s.compare > 0.0 and draw() < s.compare) for s in state.segments)
-        return drawn if any(use or compare for use, compare in drawn) else ()
+        drawn, needed = [], False
+        for segment in state.segments:
+            use = _uses_module(segment, draw)
+            compare = segment.compare > 0.0 and draw() < segment.compare
+            needed = needed or use or compare
+            drawn.append((use, compare))
+        return drawn if needed else ()
 
     def settle(self, outcome: Outcome, *, requests: int = 1) -> None:
         """Count the requests that one pass answered, queue its comparisons, trip what must be tripped."""
@@ -313,23 +317,16 @@ def _run(segment: SegmentState, x: Rows, *, use: bool, compare: bool) -> tuple[R
     module, neural = segment.module, segment.neural
     if module is None:
         return neural(x), segment.otherwise, None, ""
-    start = thread_time() if compare else 0.0
     if not use:
         y = neural(x)
-        if not compare:
-            return y, segment.otherwise, None, ""
-        seconds = thread_time() - start
-        return y, segment.otherwise, Comparison(segment.watch, module, neural, x, y, False, seconds), ""
+        return y, segment.otherwise, Comparison(segment.watch, module, neural, x, y, False) if compare else None, ""
     y = np.empty((x.shape[0], module.outputs), dtype=np.float32)
     try:
         reason = module.run(x, y)
     except Exception as error:  # whatever the module's call raises, the network answers
         return neural(x), Served.FAULT, None, f"the module raised {type(error).__name__}: {error}"
     if reason == 0 and all_finite(y):  # Reason.OK; comparing with the enum takes longer
-        if not compare:
-            return y, Served.COMPILED, None, ""
-        seconds = thread_time() - start
-        return y, Served.COMPILED, Comparison(segment.watch, module, neural, x, y, True, seconds), ""
+        return y, Served.COMPILED, Comparison(segment.watch, module, neural, x, y, True) if compare else None, ""
     answer = neural(x)
     if reason in (Reason.OK, Reason.NON_FINITE_OUTPUT) and np.isfinite(answer).all():
         return answer, Served.FAULT, None, "the module's output is not finite where the network's is"

@@ -8,24 +8,18 @@ from __future__ import annotations
 import logging
 import mmap
 import time
-from collections.abc import Callable
 from pathlib import Path
-from time import thread_time
-from typing import TypeVar
 
 import numpy as np
 from ecompile_crds.errors import EcompileError
 from ecompile_crds.plan import Plan
 
-from ..codegen.abi import Reason
-from .comparison import Finding, judge_outputs, judge_refusal
+from .comparison import Finding, examine
 from .exchange import Announced, Exchange, Job, Result
 from .modules import LoadedModule, ModuleStore, trusted_keys
-from .neural import NeuralPath, load_path, read_plan
+from .neural import NeuralPath, Rows, load_path, read_plan
 
 logger = logging.getLogger(__name__)
-
-ValueT = TypeVar("ValueT")
 
 SHORTEST_PAUSE_SECONDS = 0.001
 LONGEST_PAUSE_SECONDS = 0.02
@@ -80,32 +74,26 @@ class Worker:
         try:
             with self._exchange.marked(job.number):
                 module = self._module(job.module)
-            return True, self._examine(job, module, self._path(self._announced[job.module].segment))
+            neural = self._path(self._announced[job.module].segment)
+
+            def run(x: Rows, y: Rows) -> int:
+                with self._exchange.marked(job.number):
+                    return module.run(x, y)
+
+            return True, examine(
+                neural=neural,
+                run=run,
+                outputs=module.outputs,
+                x=job.x,
+                answer=job.answer,
+                compiled=job.compiled,
+                neural_first=bool(job.number % 2),
+            )
         except EcompileError as error:
             logger.warning("comparison: %s", error.message)
             return False, Finding()
         except Exception as error:  # whatever a module or a session raises is a finding, not the end
             return True, Finding(fault=f"comparison failed: {type(error).__name__}: {error}")
-
-    def _examine(self, job: Job, module: LoadedModule, neural: NeuralPath) -> Finding:
-        """Run both paths, so that their times are of the same place; each is first in every other job."""
-        output = np.empty((job.x.shape[0], module.outputs), dtype=np.float32)
-
-        def run() -> int:
-            with self._exchange.marked(job.number):
-                return module.run(job.x, output)
-
-        if job.number % 2:
-            (original, neural_seconds), (reason, compiled_seconds) = _timed(lambda: neural(job.x)), _timed(run)
-        else:
-            (reason, compiled_seconds), (original, neural_seconds) = _timed(run), _timed(lambda: neural(job.x))
-        y = original.astype(np.float32, copy=False) if job.compiled else job.answer
-        if reason != Reason.OK:
-            if job.compiled:
-                return Finding(fault=f"the module refused an input that it had answered before (reason {reason})")
-            return judge_refusal(y, reason)
-        delta, fault = judge_outputs(y, job.answer if job.compiled else output)
-        return Finding(delta, compiled_seconds, neural_seconds, fault=fault)
 
     def _path(self, segment: int) -> NeuralPath:
         if segment not in self._paths:
@@ -126,13 +114,6 @@ class Worker:
         if isinstance(known, EcompileError):
             raise known
         return known
-
-
-def _timed(call: Callable[[], ValueT]) -> tuple[ValueT, float]:
-    """Its value and its processor time in seconds."""
-    start = thread_time()
-    value = call()
-    return value, thread_time() - start
 
 
 def work(*, memory: int, plan_uri: str, trust_dir: Path, cpu_share: float, idle_seconds: float) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
 from time import thread_time
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -26,14 +26,17 @@ from .neural import NeuralPath, Rows
 if TYPE_CHECKING:
     from .breaker import SegmentWatch
 
+ValueT = TypeVar("ValueT")
+
 CAPACITY = 256
 """Comparisons waiting at most: about a tenth of a second of work for a small network."""
+REFUSED_AGAIN: Final = "the module refused an input that it had answered before"
 NOT_FINITE: Final = "the module's output is not finite where the network's is"
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One drawn request at one segment: its input, and what the path that served it answered, and in what CPU time."""
+    """One drawn request at one segment: its input, and what the path that served it answered."""
 
     watch: SegmentWatch
     module: LoadedModule
@@ -42,7 +45,6 @@ class Comparison:
     answer: Rows
     compiled: bool
     """Whether `answer` is the module's."""
-    seconds: float
 
 
 class Finding(NamedTuple):
@@ -112,20 +114,37 @@ def judge_refusal(neural: Rows, reason: int) -> Finding:
     return Finding(refused=True)
 
 
-def compare(job: Comparison) -> Finding:
-    """Run the other path and compare. CPU time of this thread, so that waiting for the interpreter is not measured."""
-    start = thread_time()
-    if job.compiled:
-        neural, compiled = job.neural(job.x), job.answer
-        neural_seconds, compiled_seconds = thread_time() - start, job.seconds
+def examine(
+    *,
+    neural: Callable[[Rows], Rows],
+    run: Callable[[Rows, Rows], int],
+    outputs: int,
+    x: Rows,
+    answer: Rows,
+    compiled: bool,
+    neural_first: bool,
+) -> Finding:
+    """Run both paths on rows `x` [rows, features], so that their times are of the same place, and compare what is not
+    the same path as `answer` [rows, outputs] with it. Processor time of this thread: waiting is not measured."""
+    output = np.empty((x.shape[0], outputs), dtype=np.float32)
+    if neural_first:
+        original, neural_seconds = _timed(lambda: neural(x))
+        reason, compiled_seconds = _timed(lambda: run(x, output))
     else:
-        neural, compiled = job.answer, np.empty((job.x.shape[0], job.module.outputs), dtype=np.float32)
-        reason = job.module.run(job.x, compiled)
-        neural_seconds, compiled_seconds = job.seconds, thread_time() - start
-        if reason != Reason.OK:
-            return judge_refusal(neural, reason)
-    delta, fault = judge_outputs(neural, compiled)
+        reason, compiled_seconds = _timed(lambda: run(x, output))
+        original, neural_seconds = _timed(lambda: neural(x))
+    if reason != Reason.OK:
+        return Finding(fault=f"{REFUSED_AGAIN} (reason {reason})") if compiled else judge_refusal(answer, reason)
+    y, z = (original.astype(np.float32, copy=False), answer) if compiled else (answer, output)
+    delta, fault = judge_outputs(y, z)
     return Finding(delta, compiled_seconds, neural_seconds, fault=fault)
+
+
+def _timed(call: Callable[[], ValueT]) -> tuple[ValueT, float]:
+    """Its value and its processor time in seconds."""
+    start = thread_time()
+    value = call()
+    return value, thread_time() - start
 
 
 class ThreadComparer:
@@ -174,7 +193,15 @@ class ThreadComparer:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             try:
-                found = compare(job)
+                found = examine(
+                    neural=job.neural,
+                    run=job.module.run,
+                    outputs=job.module.outputs,
+                    x=job.x,
+                    answer=job.answer,
+                    compiled=job.compiled,
+                    neural_first=bool(self._finished % 2),
+                )
             except Exception as error:  # whatever a module or a session raises is a finding, not our crash
                 found = Finding(fault=f"comparison failed: {error}")
             first = not self.results

@@ -16,8 +16,8 @@ from .world import Rows, rows
 
 
 def job(neural: Callable[[Rows], Rows]) -> Comparison:
-    anything = SimpleNamespace()
-    return Comparison(anything, anything, neural, rows(1), rows(1), True, 0.0)  # type: ignore[arg-type]  # not used here
+    module = SimpleNamespace(run=lambda x, y: 0, outputs=rows(1).shape[1])
+    return Comparison(SimpleNamespace(), module, neural, rows(1), rows(1), True)  # type: ignore[arg-type]  # not used here
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
