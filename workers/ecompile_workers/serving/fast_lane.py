@@ -85,6 +85,18 @@ class FastLane(HttpToolsProtocol):
         if self._answered_bytes >= 0 and self._messages == 1:
             self._remember(data)
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's; uvicorn has no use for the answer
+        """The client sends no more. It may still be reading: what has arrived whole is answered, then we close."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or cycle.more_body:
+            return False
+        cycle.keep_alive = False
+        return True
+
+    def send_400_response(self, msg: str) -> None:
+        """The parser has given up."""
+        self._send_last(self.server_app.not_http())
+
     def _free(self) -> bool:
         """Whether an answer can be written at once, and another request may follow it."""
         return (

@@ -83,6 +83,10 @@ class App:
             return _failed(service.failed(error))
         return 200, headers, answer
 
+    def not_http(self) -> Response:
+        """The response to bytes that are no request."""
+        return _failed(self._service.failed(DataError(Code.REQUEST_INVALID, "this is no HTTP request.")))
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return

@@ -341,3 +341,50 @@ async def test_drain_closes_connections_whose_head_is_remembered(door: Door) -> 
     ((status, headers, _),) = await door.exchange(good)
     assert (status, headers[b"connection"]) == (200, b"close")
     assert door.pod.counters()[0].requests == 3
+
+
+async def test_client_that_has_stopped_sending_is_answered(door: Door) -> None:
+    """It closed its half of the connection behind the request: the answer comes once it is there, then the end."""
+    started, go_on = asyncio.Event(), asyncio.Event()
+    app = door.counted
+
+    async def slow(scope: object, receive: object, send: object) -> None:
+        started.set()
+        await go_on.wait()
+        await app(scope, receive, send)
+
+    assert door.config is not None
+    door.config.loaded_app = slow
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    writer.write(post(request(), version=b"1.0"))
+    await started.wait()
+    writer.write_eof()
+    for _ in range(20):  # the server sees the end
+        await asyncio.sleep(0)
+    go_on.set()
+    async with asyncio.timeout(30):
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
+async def test_client_that_stops_in_the_middle_is_let_go(door: Door) -> None:
+    """Nothing more can come: the request is given up, and the connection closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    writer.write(post(request())[:-5])
+    writer.write_eof()
+    async with asyncio.timeout(30):
+        assert await reader.read() == b""
+    writer.close()
+
+
+async def test_what_is_no_request_is_told_so_in_our_words(door: Door) -> None:
+    """JSON with a code, as every other error, and counted."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    writer.write(b"\x16\x03\x01\x02\x00 this is TLS\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400") and b"connection: close" in head
+    assert orjson.loads(body) == {"error": "this is no HTTP request.", "code": 1009, "retryable": False}
+    assert door.pod.bridge.totals.errors == {1009: 1}
