@@ -20,6 +20,8 @@ from .server import App, Response, sizes
 MAX_HEADS: Final = 512
 """Heads remembered; their Content-Length differs with the numbers in a body, so that one client has dozens."""
 MAX_HEAD_BYTES: Final = 1024
+MAX_OVERHEAD_BYTES: Final = 1 << 20
+"""Bytes of one request that are not its body: headers, and what frames chunks. The parser keeps them all."""
 END_OF_HEAD: Final = b"\r\n\r\n"
 
 
@@ -38,7 +40,7 @@ class FastLane(HttpToolsProtocol):
     heads: ClassVar[dict[bytes, Head]] = {}
     """Of requests that took the short way, by the bytes from the method to the empty line."""
     header_seconds: ClassVar[float] = 30.0
-    """Time for all headers of a request to arrive."""
+    """Time for all headers of a request to arrive, and for a client to read what waits for it."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -46,6 +48,8 @@ class FastLane(HttpToolsProtocol):
         self._lane_body = b""
         self._partial = False
         """The headers of a request have begun, but not ended."""
+        self._overhead_bytes = 0
+        """Received since the last whole request, and not part of a body."""
         self._messages = 0
         """Requests begun since the last bytes arrived."""
         self._answered_bytes = -1
@@ -53,6 +57,8 @@ class FastLane(HttpToolsProtocol):
         self._between = True
         """The parser has seen whole requests only: what comes next is a head."""
         self._waiting_since = 0.0
+        self._stalled_since: float | None = None
+        """Since when the client has not read what was sent."""
         self._timer: TimerHandle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as in uvicorn
@@ -79,7 +85,12 @@ class FastLane(HttpToolsProtocol):
                     self._send(response)
                     return
         self._messages, self._answered_bytes = 0, -1
+        self._overhead_bytes += len(data)
         super().data_received(data)
+        if self._overhead_bytes > MAX_OVERHEAD_BYTES and not self.transport.is_closing():
+            self._lane = False
+            self._send_last(self.server_app.too_much_overhead())
+            return
         if self._lane and not self.transport.is_closing():
             self._leave_lane()
         if self._answered_bytes >= 0 and self._messages == 1:
@@ -148,6 +159,7 @@ class FastLane(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """The parser has seen a part of a body."""
+        self._overhead_bytes -= len(body)
         if self._lane:
             self._lane_body += body
         else:
@@ -156,6 +168,7 @@ class FastLane(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The parser has seen a whole request."""
         self._between = True
+        self._overhead_bytes = 0
         if not self._lane:
             super().on_message_complete()
             return
@@ -205,9 +218,22 @@ class FastLane(HttpToolsProtocol):
         self._send(response)
         self.transport.close()
 
+    def pause_writing(self) -> None:
+        """The client does not read what was sent."""
+        self._stalled_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._stalled_since = None
+        super().resume_writing()
+
     def _close_if_idle(self) -> None:
-        """Clients that connect and say nothing, or never end their headers, hold what others could use. One timer per
-        connection, not one per request as on the long way."""
+        """Clients that connect and say nothing, never end their headers, or never read, hold what others could use. One
+        timer per connection, not one per request as on the long way."""
+        if self._stalled_since is not None and self.loop.time() - self._stalled_since > self.header_seconds:
+            self.transport.abort()
+            return
         limit = self.header_seconds if self._partial else self.timeout_keep_alive
         left = self._waiting_since + limit - self.loop.time()
         long_way = self.timeout_keep_alive_task is not None  # the last request went there: its timer counts

@@ -87,6 +87,11 @@ class App:
         """The response to bytes that are no request."""
         return _failed(self._service.failed(DataError(Code.REQUEST_INVALID, "this is no HTTP request.")))
 
+    def too_much_overhead(self) -> Response:
+        """The response to headers without end."""
+        error = DataError(Code.REQUEST_TOO_LARGE, "the headers, or what frames the body's chunks, are too long.")
+        return 431, [*JSON_HEADERS], render_error(self._service.failed(error))[1]
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return

@@ -1,7 +1,7 @@
 """REST requests in the form that nearly all have, parsed and answered with little work; anything else goes to rest.py.
 
-The form: JSON with one FP32 tensor of numbers, at most an id, no other field. What is done here gives what rest.py
-gives, value for value and byte for byte, which property tests check; errors are always rest.py's.
+The form: JSON with the one FP32 tensor of numbers that the model takes, at most an id, no other field. What is done
+here gives what rest.py gives, value for value and byte for byte, which property tests check; errors are always its.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class RestCodec:
         self._plan = plan
         self._model = model
         self._version = version
+        self._has_usual = not plan.inputs and not plan.outputs
         self._input_name = plan.input.name
         self._row_shape = list(plan.input.shape)
         self._size = plan.input.size
@@ -37,7 +38,7 @@ class RestCodec:
 
     def parse(self, body: bytes, *, json_bytes: int | None = None) -> InferRequest:
         """As rest.parse_request."""
-        if json_bytes is None:
+        if json_bytes is None and self._has_usual:
             try:
                 document = orjson.loads(body)
             except orjson.JSONDecodeError:
@@ -71,7 +72,7 @@ class RestCodec:
 
     def render(self, request: InferRequest, answer: Answer) -> tuple[Headers, bytes]:
         """As rest.render_answer."""
-        if request.binary_output or answer.explanation:
+        if request.binary_output or answer.explanation or not self._has_usual:
             return render_answer(request, answer, model=self._model, version=self._version, output=self._plan.output)
         y = answer.y
         outcome = answer.outcome

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 import uvicorn
 from ecompile_crds.routing import RouteMode
+from ecompile_workers.serving import fast_lane as fast_lanes
 from ecompile_workers.serving.fast_lane import MAX_HEADS, FastLane, Head, fast_lane
 from ecompile_workers.serving.local import LocalPod
 from ecompile_workers.serving.server import App
@@ -388,3 +389,46 @@ async def test_what_is_no_request_is_told_so_in_our_words(door: Door) -> None:
     assert head.startswith(b"HTTP/1.1 400") and b"connection: close" in head
     assert orjson.loads(body) == {"error": "this is no HTTP request.", "code": 1009, "retryable": False}
     assert door.pod.bridge.totals.errors == {1009: 1}
+
+
+@pytest.mark.parametrize("start", [b"", b"transfer-encoding: chunked\r\n\r\n1;"], ids=["headers", "chunk extensions"])
+async def test_headers_without_end_are_refused(door: Door, start: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parser would keep them all."""
+    monkeypatch.setattr(fast_lanes, "MAX_OVERHEAD_BYTES", 1000)
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    more = b"a" * 1200 if start else (b"a: " + b"b" * 55 + b"\r\n") * 20
+    writer.write(post(request()).split(b"content-length")[0] + start + more)
+    async with asyncio.timeout(30):
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 431") and b"too long" in answer
+    writer.close()
+
+
+async def test_large_body_in_small_chunks_is_no_overhead(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is not body counts."""
+    monkeypatch.setattr(fast_lanes, "MAX_OVERHEAD_BYTES", 1000)
+    body = request().ljust(20_000)
+    assert [status for status, _ in await again(door, post(body), post(body), post(body))] == [200, 200, 200]
+
+
+async def test_client_that_does_not_read_is_let_go(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answers would wait for ever; one that begins to read again stays."""
+    door.keep_alive_seconds(0.02)
+    monkeypatch.setattr(FastLane, "header_seconds", 0.02)
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    while not door.state.connections:
+        await asyncio.sleep(0)
+    (connection,) = door.state.connections
+    assert isinstance(connection, FastLane)
+    connection.pause_writing()
+    connection.resume_writing()
+    connection._waiting_since = float("inf")
+    connection._close_if_idle()
+    assert not connection.transport.is_closing()
+    connection.pause_writing()
+    connection._stalled_since = float("-inf")
+    connection._close_if_idle()
+    assert connection.transport.is_closing()
+    async with asyncio.timeout(30):
+        assert await reader.read() == b""
+    writer.close()
