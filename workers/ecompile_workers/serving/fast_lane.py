@@ -105,8 +105,17 @@ class FastLane(HttpToolsProtocol):
         return True
 
     def send_400_response(self, msg: str) -> None:
-        """The parser has given up."""
-        self._send_last(self.server_app.not_http())
+        """The parser has given up. The connection ends, but not with two answers to one request, nor with this one in
+        place of another's."""
+        cycle = self.cycle
+        if cycle is None or self._lane:
+            self._send_last(self.server_app.not_http())
+        elif not cycle.response_complete and not cycle.more_body:
+            cycle.keep_alive = False
+        elif cycle.response_complete and not self._partial and not self._between:
+            self.transport.close()
+        else:
+            self._send_last(self.server_app.not_http())
 
     def _free(self) -> bool:
         """Whether an answer can be written at once, and another request may follow it."""

@@ -432,3 +432,40 @@ async def test_client_that_does_not_read_is_let_go(door: Door, monkeypatch: pyte
     async with asyncio.timeout(30):
         assert await reader.read() == b""
     writer.close()
+
+
+async def test_garbage_behind_a_request_is_not_taken_for_its_answer(door: Door) -> None:
+    """Its own answer comes, then the end: a refusal before it would be read as the answer."""
+    started, go_on = asyncio.Event(), asyncio.Event()
+    app = door.counted
+
+    async def slow(scope: object, receive: object, send: object) -> None:
+        started.set()
+        await go_on.wait()
+        await app(scope, receive, send)
+
+    assert door.config is not None
+    door.config.loaded_app = slow
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    writer.write(b"GET /v2/health/live HTTP/1.1\r\nhost: a\r\n\r\n")
+    await started.wait()
+    writer.write(b"\x00garbage\r\n\r\n")
+    for _ in range(20):  # the server sees it
+        await asyncio.sleep(0)
+    go_on.set()
+    async with asyncio.timeout(30):
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 200") and answer.count(b"HTTP/1.1") == 1
+    writer.close()
+
+
+async def test_request_that_was_refused_early_is_not_refused_again(door: Door) -> None:
+    """Its answer came before its body; that the body is garbage ends the connection, without another answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    head = post(b"").split(b"content-length")[0]
+    writer.write(head + b"content-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 400")
+    writer.write(b"ZZ\r\n")
+    async with asyncio.timeout(30):
+        assert b"HTTP/1.1" not in await reader.read()
+    writer.close()
