@@ -28,7 +28,6 @@ def test_kept_cases_are_answered_as_they_were() -> None:
             check_answers(received)
             before = orjson.loads(kept["behaviour"])[0]
             assert statuses(received)[:1] == before[:1], kept
-            assert len(statuses(received)) <= max(1, len(before)), kept
             x = rows(1, seed=number)
             status, answer = infer(held, x)
             assert status == 200
