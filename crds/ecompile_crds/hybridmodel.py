@@ -187,6 +187,8 @@ class Equivalence(ApiModel):
 
 
 class Protocol(StrEnum):
+    """Of the Open Inference Protocol v2."""
+
     REST = "rest"
     GRPC = "grpc"
 
@@ -221,8 +223,8 @@ class Serving(ApiModel):
                 "spec.serving.autoscaling: needs spec.serving.resources.requests.cpu, which its target is a share of",
             ),
             (
-                "!has(self.protocol) || self.protocol == 'rest'",
-                "spec.serving.protocol: only rest is supported by this version",
+                "!has(self.protocols) || self.protocols.all(p, self.protocols.exists_one(q, q == p))",
+                "spec.serving.protocols: names a protocol twice; name each once",
             ),
         )
     )
@@ -238,7 +240,13 @@ class Serving(ApiModel):
     priority_class_name: str | None = Field(
         default=None, max_length=253, description="PriorityClass of the Pods; the cluster's default where not set."
     )
-    protocol: Protocol = Protocol.REST
+    protocols: list[Protocol] = Field(
+        default=[Protocol.REST, Protocol.GRPC],
+        min_length=1,
+        max_length=2,
+        description="What the Service offers: rest (port 80), grpc (port 8081), or both. Pods always listen on both, "
+        "for probes and metrics come over HTTP.",
+    )
     autoscaling: Autoscaling | None = None
 
 

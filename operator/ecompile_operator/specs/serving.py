@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ecompile_crds.hybridmodel import HybridModelSpec
+from ecompile_crds.hybridmodel import HybridModelSpec, Protocol
 from ecompile_crds.names import COMPONENT_SERVING, LABEL_LIFE, LABEL_MODEL, ROUTING_PATH, routing_configmap
 
 from ..decide.decision import DesiredServing
@@ -14,6 +14,10 @@ from .pod import container_security, env, pod_name_env, pod_security, volumes
 PORT = 8080
 GRPC_PORT = 8081
 """Open Inference Protocol v2 over gRPC; the Service has the same number."""
+SERVICE_PORTS: dict[Protocol, Manifest] = {
+    Protocol.REST: {"name": "http", "port": 80, "targetPort": "http", "appProtocol": "http"},
+    Protocol.GRPC: {"name": "grpc", "port": GRPC_PORT, "targetPort": "grpc", "appProtocol": "kubernetes.io/h2c"},
+}
 SPREAD_OVER = ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
 GRACE_SECONDS = 30
 DRAIN_SECONDS = 3
@@ -140,17 +144,14 @@ def build_autoscaler(owner: Owner, spec: HybridModelSpec) -> Manifest | None:
     }
 
 
-def build_service(desired: DesiredServing, owner: Owner) -> Manifest:
-    """ClusterIP in front of the serving pods."""
+def build_service(desired: DesiredServing, owner: Owner, spec: HybridModelSpec) -> Manifest:
+    """ClusterIP in front of the serving pods, with the ports of `spec.serving.protocols`."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata(owner, desired.service_name, COMPONENT_SERVING),
         "spec": {
             "selector": selector(owner.name),
-            "ports": [
-                {"name": "http", "port": 80, "targetPort": "http", "appProtocol": "http"},
-                {"name": "grpc", "port": GRPC_PORT, "targetPort": "grpc", "appProtocol": "kubernetes.io/h2c"},
-            ],
+            "ports": [dict(port) for protocol, port in SERVICE_PORTS.items() if protocol in spec.serving.protocols],
         },
     }

@@ -35,7 +35,7 @@ def deployment() -> Manifest:
 
 
 def test_the_service_selects_the_pods_of_the_deployment() -> None:
-    service = build_service(DESIRED, OWNER)
+    service = build_service(DESIRED, OWNER, SPEC)
     labels = deployment()["spec"]["template"]["metadata"]["labels"]
     assert service["metadata"]["name"] == "front"
     assert service["spec"]["selector"].items() <= labels.items()
@@ -49,7 +49,7 @@ def test_rest_and_grpc_have_a_port_each() -> None:
         "http": told["ECO_PORT"],
         "grpc": told["ECO_GRPC_PORT"],
     }
-    assert [(p["name"], p["targetPort"]) for p in build_service(DESIRED, OWNER)["spec"]["ports"]] == [
+    assert [(p["name"], p["targetPort"]) for p in build_service(DESIRED, OWNER, SPEC)["spec"]["ports"]] == [
         ("http", "http"),
         ("grpc", "grpc"),
     ]
@@ -106,6 +106,17 @@ def test_the_signing_secret_holds_a_matching_key_pair() -> None:
 
 def serving(**changes: object) -> HybridModelSpec:
     return HybridModelSpec.model_validate({**SPEC.model_dump(by_alias=True), "serving": changes})
+
+
+def test_the_service_offers_the_protocols_that_the_spec_names() -> None:
+    def ports(*protocols: str) -> list[str]:
+        service = build_service(DESIRED, OWNER, serving(protocols=list(protocols)))
+        return [port["name"] for port in service["spec"]["ports"]]
+
+    assert ports("rest") == ["http"]
+    assert ports("grpc") == ["grpc"]
+    assert ports("grpc", "rest") == ports("rest", "grpc") == ["http", "grpc"]
+    assert len(deployment()["spec"]["template"]["spec"]["containers"][0]["ports"]) == 2
 
 
 def test_several_pods_are_drained_one_at_a_time_and_a_single_one_freely() -> None:
