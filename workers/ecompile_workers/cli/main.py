@@ -195,6 +195,18 @@ def _audit(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _emit(arguments: argparse.Namespace) -> int:
+    from .emit import emit_command
+
+    return emit_command(
+        arguments.source,
+        arguments.output,
+        languages=arguments.languages,
+        levels=arguments.levels,
+        as_json=arguments.json,
+    )
+
+
 def _fraction(text: str) -> float:
     value = float(text)
     if not 0.0 <= value <= 1.0:
@@ -222,6 +234,15 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--key", type=Path, help="ed25519 private key (PEM) to sign with; by default one is made")
     make.add_argument("--min-speedup", type=float, help="a module must beat ONNX Runtime by this factor")
     make.add_argument("--targets", nargs="+", metavar="LEVEL", help="x86-64-v2, x86-64-v3, x86-64-v4")
+    write = add("emit", "a network as source code: C with vectors, Rust or typed Python", _emit)
+    write.add_argument("source", type=Path, help=".onnx or .pt2")
+    write.add_argument("-o", "--output", type=Path, required=True, help="folder; each language gets one in it")
+    write.add_argument(
+        "--languages", nargs="+", default=["c", "rust", "python"], metavar="NAME", help="c, rust, python"
+    )
+    write.add_argument(
+        "--levels", nargs="+", metavar="LEVEL", help="C: x86-64-v2, -v3, -v4, arm64, wasm32; by default all"
+    )
     check = add("verify", "check every claim of a package against the network it was made from", _verify)
     check.add_argument("file", type=Path, help="model.eco")
     check.add_argument("--source", type=Path, required=True, help="the network")
