@@ -413,15 +413,6 @@ class DeletionPolicy(StrEnum):
 class HybridModelSpec(ApiModel):
     """Desired state of a HybridModel."""
 
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            (
-                "!has(self.deletionPolicy) || self.deletionPolicy == 'Delete'",
-                "spec.deletionPolicy: only Delete is supported by this version",
-            ),
-        )
-    )
-
     suspend: bool = Field(
         default=False, description="Stop advancing; what serves keeps serving, alerts still roll back."
     )
@@ -436,7 +427,11 @@ class HybridModelSpec(ApiModel):
     serving: Serving = Field(default_factory=Serving)
     rollout: Rollout = Field(default_factory=Rollout)
     revalidation: Revalidation = Field(default_factory=Revalidation)
-    deletion_policy: DeletionPolicy = DeletionPolicy.DELETE
+    deletion_policy: DeletionPolicy = Field(
+        default=DeletionPolicy.DELETE,
+        description="What deleting the HybridModel does to its Deployment, Service and routing table. Delete: they go "
+        "with it. Orphan: they stay and answer on the neural path, owned by nobody.",
+    )
 
 
 class ModelPhase(StrEnum):
@@ -545,6 +540,9 @@ class HybridModelStatus(BaseModel):
     audit_sequence: int = 0
     last_command: CommandStatus | None = None
     failure: FailureStatus | None = None
+    orphaning_since: str = Field(
+        default="", description="Since when a deleted model with deletionPolicy Orphan waits for its pods."
+    )
 
 
 class HybridModel(BaseModel):

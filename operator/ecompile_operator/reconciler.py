@@ -110,7 +110,7 @@ class Reconciler:
         await self._complete_results(key)
         versions = self._versions(key)
         observed = self._observe(key)
-        if observed is None or observed.deleting:
+        if observed is None or (observed.deleting and not observed.finalizer):
             self._hub.forget(key)
             self._wake(self._slots.forget(key))
             self._looked_closely.pop(key, None)

@@ -188,6 +188,14 @@ class World:
         uid = f"--bound-object-uid={pod['metadata']['uid']}"
         return self.kubectl("create", "token", "default", "-n", namespace, "--audience", audience, *bound, uid).strip()
 
+    def collect(self, owner: Manifest) -> None:
+        """What the garbage collector would do: delete everything whose owner is gone."""
+        namespace, uid = owner["metadata"]["namespace"], owner["metadata"]["uid"]
+        for kind in ("deployments", "services", "configmaps", "jobs", "compiledmodules", "pods"):
+            for found in self.list(kind, namespace):
+                if uid in {o["uid"] for o in found["metadata"].get("ownerReferences", [])}:
+                    self.kubectl("delete", kind, found["metadata"]["name"], "-n", namespace)
+
     def events(self, namespace: str, reason: str) -> Manifests:
         return [e for e in self.list("events", namespace) if e["reason"] == reason]
 

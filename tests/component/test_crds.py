@@ -49,7 +49,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("rollout.steps", [{"mode": "shadow", "approval": "Required"}], "later step, or with spec.rollout.approval"),
         ("jobs.history", -1, "spec.jobs.history"),
         ("revalidation.maxAttempts", 0, "spec.revalidation.maxAttempts"),
-        ("deletionPolicy", "Orphan", "only Delete is supported"),
+        ("deletionPolicy", "Keep", "spec.deletionPolicy"),
         ("jobs.deadlineSeconds", 1, "spec.jobs.deadlineSeconds"),
     ],
 )

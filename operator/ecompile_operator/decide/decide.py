@@ -7,13 +7,14 @@ from datetime import datetime
 
 from ecompile_crds.conditions import Condition, ConditionType, merge
 from ecompile_crds.errors import Code
-from ecompile_crds.hybridmodel import FailureStatus, HybridModelStatus, ModelPhase
+from ecompile_crds.hybridmodel import DeletionPolicy, FailureStatus, HybridModelStatus, ModelPhase
 from ecompile_crds.jobs import JobKind
 
 from .clock import to_condition_time
 from .commands import answer_commands
 from .decision import Decision, DesiredServing, ModelEvent, ModuleUpdate
 from .draft import Draft
+from .ending import end
 from .jobsteps import REASON_CODES
 from .life import advance_life, current_life, switch_serving
 from .modules import advance_module, answer_alerts
@@ -29,7 +30,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
     """
     observed = _in_order(observed)
     if observed.deleting:
-        return Decision(status=observed.status)
+        return end(observed, now)
     if observed.spec is None:
         return _stalled(observed, now, reason="InvalidSpec", message=observed.spec_error)
     spec = observed.spec
@@ -77,6 +78,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
         delete_jobs=_obsolete_jobs(draft),
         serving=serving,
         events=tuple(draft.events),
+        finalizer=spec.deletion_policy is DeletionPolicy.ORPHAN,
         waits_for_slot=draft.waits_for_slot,
         wake_at=min(draft.wakes, default=None),
     )
@@ -183,4 +185,4 @@ def _stalled(observed: Observed, now: datetime, *, reason: str, message: str) ->
     events: tuple[ModelEvent, ...] = ()
     if observed.status.message != message:
         events = (ModelEvent(type="Warning", reason=reason, message=message),)
-    return Decision(status=status, routing=current_table(observed.status.routing), events=events)
+    return Decision(status=status, routing=current_table(observed.status.routing), finalizer=observed.finalizer, events=events)

@@ -76,6 +76,10 @@ class Decision:
     delete_jobs: tuple[str, ...] = ()
     serving: DesiredServing | None = None
     events: tuple[ModelEvent, ...] = ()
+    finalizer: bool = False
+    """The HybridModel must carry our finalizer."""
+    orphan: bool = False
+    """What serves must lose its owner, before the finalizer goes."""
     waits_for_slot: bool = False
     """A module could start but for the limits on simultaneous rollouts."""
     wake_at: datetime | None = None

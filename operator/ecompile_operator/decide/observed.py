@@ -172,6 +172,8 @@ class Observed:
     uid: str
     generation: int
     deleting: bool = False
+    finalizer: bool = False
+    """It carries our finalizer: it was to be orphaned when we last looked."""
     spec: HybridModelSpec | None = None
     spec_error: str = ""
     """Why the spec could not be read, naming the field; then `spec` is None."""

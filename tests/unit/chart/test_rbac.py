@@ -20,6 +20,7 @@ OWN, MAIN, CLUSTER = "ecompile-operator-own", "ecompile-operator", "ecompile-ope
 USES: dict[Grant, tuple[str, str]] = {
     (MAIN, "hybridmodels", "list"): ("main.py", "await client.list(kind, namespace)"),
     (MAIN, "hybridmodels", "watch"): KOPF,
+    (MAIN, "hybridmodels", "patch"): ("apply/apply.py", "self.client.merge(HYBRIDMODEL"),
     (MAIN, "hybridmodels/status", "patch"): ("apply/apply.py", 'subresource="status"'),
     (MAIN, "compiledmodules", "list"): ("main.py", "for kind in (COMPILEDMODULE, HYBRIDMODEL)"),
     (MAIN, "compiledmodules", "watch"): KOPF,
