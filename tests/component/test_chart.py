@@ -95,7 +95,7 @@ def test_kustomize_base_builds_with_a_restricted_namespace() -> None:
 def test_every_pod_of_the_chart_is_restricted(helm: str, case: str) -> None:
     for found in yaml.safe_load_all(render(helm, *CASES[case]).stdout):
         match found["kind"] if found else "":
-            case "Deployment":
+            case "Deployment" | "Job":
                 assert restricted_faults(found["spec"]["template"]["spec"]) == []
             case "Pod":
                 assert restricted_faults(found["spec"]) == []
@@ -138,6 +138,7 @@ def test_lint_finds_nothing(helm: str) -> None:
         ("image.digests.worker=latest", "worker"),
         ("monitoring.interval=often", "interval"),
         ("rollouts.max=-1", "max"),
+        ("uninstall.models=Everything", "models"),
     ],
 )
 def test_bad_values_are_refused_by_name(helm: str, option: str, named: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from ecompile_crds.routing import RouteMode, RoutingTable
 from devcluster import build, paths
 from devcluster.api import ApiServer
 
-from .operator_world import Manifest, World, eventually, hybrid_model, operator
+from .operator_world import SYSTEM, Manifest, World, eventually, hybrid_model, operator
 from .test_operator_life import (
     ServingPod,
     distill_result,
@@ -21,6 +23,7 @@ from .test_operator_life import (
     profile_result,
     validate_result,
 )
+from .test_operator_permissions import restricted_kubeconfig
 
 KEPT = (("deployment", "net"), ("service", "net"), ("configmap", "net-routing"))
 
@@ -120,3 +123,29 @@ def test_a_policy_that_changes_back_takes_the_finalizer_off(world: World, tmp_pa
         world.apply(hybrid_model(namespace, "net", deletionPolicy="Orphan"))
         eventually("finalizer", lambda: finalizers() == ["ecompile.dev/orphan"])
         assert delete(world, namespace).wait(timeout=60) == 0
+
+
+def test_uninstalling_does_what_each_policy_says_with_the_hook_s_rights_alone(world: World, tmp_path: Path) -> None:
+    namespace = world.namespace()
+    world.kubectl("create", "serviceaccount", "ecompile-uninstall", "-n", SYSTEM)
+    world.kubectl("create", "clusterrole", "uninstall", "--verb=list,delete", "--resource=hybridmodels.ecompile.dev")
+    subject = f"--serviceaccount={SYSTEM}:ecompile-uninstall"
+    world.kubectl("create", "rolebinding", "uninstall", "-n", namespace, "--clusterrole=uninstall", subject)
+    kubeconfig = restricted_kubeconfig(world, tmp_path, account="ecompile-uninstall")
+
+    def hook() -> subprocess.CompletedProcess[str]:
+        environ = {**os.environ, "KUBECONFIG": str(kubeconfig), "ECO_WATCH_NAMESPACES": namespace}
+        command = [sys.executable, "-m", "ecompile_operator.uninstall"]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
+
+    with operator(world, tmp_path):
+        to_promoted(world, namespace, deletionPolicy="Orphan")
+        eventually("Service", lambda: world.get("service", namespace, "net"))
+        world.apply(hybrid_model(namespace, "other"))
+        done = hook()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{namespace}/net (deletionPolicy Orphan" in done.stdout
+    assert f"{namespace}/other (deletionPolicy Delete" in done.stdout
+    assert world.list("hybridmodels", namespace) == []
+    service = world.get("service", namespace, "net")
+    assert service is not None and "ownerReferences" not in service["metadata"]

@@ -20,3 +20,8 @@ app.kubernetes.io/component: operator
 {{- $image -}}
 {{- end -}}
 {{- end }}
+{{- define "ecompile.uninstall" -}}
+helm.sh/hook: pre-delete
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}

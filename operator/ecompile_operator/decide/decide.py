@@ -185,4 +185,6 @@ def _stalled(observed: Observed, now: datetime, *, reason: str, message: str) ->
     events: tuple[ModelEvent, ...] = ()
     if observed.status.message != message:
         events = (ModelEvent(type="Warning", reason=reason, message=message),)
-    return Decision(status=status, routing=current_table(observed.status.routing), finalizer=observed.finalizer, events=events)
+    return Decision(
+        status=status, routing=current_table(observed.status.routing), finalizer=observed.finalizer, events=events
+    )

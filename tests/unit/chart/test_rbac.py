@@ -16,6 +16,7 @@ WATCHED = ("main.py", "CHILD_KINDS = (")
 KOPF = ("main.py", "await kopf.operator(")
 """Kopf lists and watches our kinds, and looks for their definitions."""
 OWN, MAIN, CLUSTER = "ecompile-operator-own", "ecompile-operator", "ecompile-operator-cluster"
+UNINSTALL = "ecompile-uninstall"
 
 USES: dict[Grant, tuple[str, str]] = {
     (MAIN, "hybridmodels", "list"): ("main.py", "await client.list(kind, namespace)"),
@@ -68,6 +69,8 @@ USES: dict[Grant, tuple[str, str]] = {
     (CLUSTER, "tokenreviews", "create"): ("control/auth.py", "TOKENREVIEW"),
     (CLUSTER, "customresourcedefinitions", "list"): KOPF,
     (CLUSTER, "customresourcedefinitions", "watch"): KOPF,
+    (UNINSTALL, "hybridmodels", "list"): ("uninstall.py", "client.list(HYBRIDMODEL"),
+    (UNINSTALL, "hybridmodels", "delete"): ("uninstall.py", "client.delete(HYBRIDMODEL"),
     (OWN, "leases", "create"): ("leader.py", "create(LEASE"),
     (OWN, "leases:ecompile-operator", "get"): ("leader.py", "get(LEASE"),
     (OWN, "leases:ecompile-operator", "update"): ("leader.py", "replace(LEASE"),
