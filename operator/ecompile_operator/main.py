@@ -11,9 +11,11 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import kopf
+from aiohttp import web
 from ecompile_crds.errors import EcompileError
 from ecompile_crds.names import LABEL_LEADER, LABEL_MANAGED_BY, MANAGED_BY, TLS_SECRET
 from kubernetes.config import ConfigException
@@ -27,6 +29,7 @@ from .control.auth import Authenticator
 from .control.hub import Hub
 from .control.server import ControlServicer, start_server
 from .control.tls import ServerIdentity, current_identity, needs_renewal
+from .control.webhook import AlertWebhook, WebhookToken, start_webhook
 from .decide.decide import decide
 from .handlers import register
 from .health import Health
@@ -171,6 +174,7 @@ async def lead(
     servicer = ControlServicer(hub, Authenticator(client, time.monotonic), now=utc_now, leading=leading)
     server, port = await start_server(servicer, identity, settings.control_port)
     logger.info("control stream on port %d", port)
+    webhook = await _start_webhook(client, cache, hub, identity, settings, leading) if settings.alerts_webhook else None
     health.watch_age = lambda: time.monotonic() - min(w.last_contact for w in watchers)
     registry = kopf.OperatorRegistry()
     register(registry, cache)
@@ -192,8 +196,27 @@ async def lead(
             group.create_task(_watch_our_kinds(registry, settings, stop))
             group.create_task(_report_status(client, queue, hub, identity, settings, health))
     finally:
+        if webhook is not None:
+            await webhook.cleanup()
         await server.stop(grace=1.0)
         metrics.LEADING.set(0)
+
+
+async def _start_webhook(
+    client: KubeClient,
+    cache: Cache,
+    hub: Hub,
+    identity: ServerIdentity,
+    settings: Settings,
+    leading: Callable[[], bool],
+) -> web.AppRunner:
+    """Take alerts from Alertmanager, for models that are known."""
+    token = WebhookToken(client, settings.namespace, time.monotonic)
+    await token.read()
+    webhook = AlertWebhook(hub, token, leading=leading, known=lambda key: key in cache.models)
+    runner, port = await start_webhook(webhook, identity, settings.alerts_port)
+    logger.info("alerts webhook on port %d", port)
+    return runner
 
 
 async def _watch_our_kinds(registry: kopf.OperatorRegistry, settings: Settings, stop: asyncio.Event) -> None:

@@ -36,6 +36,8 @@ CASES: dict[str, list[str]] = {
         *("--set", "monitoring.prometheusRule=true", "--set", "monitoring.dashboards=true"),
         *("--set", "monitoring.labels.release=prometheus", "--set", "crds.install=false"),
         *("--set", "image.digests.operator=sha256:" + "1" * 64, "--set", "rollouts.max=10"),
+        *("--set", "alertmanager.enabled=true"),
+        *("--set", "alertmanager.from[0].namespaceSelector.matchLabels.kubernetes\\.io/metadata\\.name=monitoring"),
     ],
 }
 

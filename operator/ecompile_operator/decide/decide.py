@@ -92,6 +92,7 @@ def _in_order(observed: Observed) -> Observed:
         jobs=tuple(sorted(observed.jobs, key=lambda j: j.name)),
         pods=tuple(sorted(observed.pods, key=lambda p: p.name)),
         reports=tuple(sorted(observed.reports, key=lambda r: r.pod)),
+        remote_alerts=tuple(sorted(observed.remote_alerts, key=repr)),
     )
 
 

@@ -87,6 +87,16 @@ class PodAlert:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RemoteAlert:
+    """An alert that came by Alertmanager. It repeats one that it sent before until that is resolved."""
+
+    alert: PodAlert
+    """Its generation is the one in force when it was last received."""
+    first_generation: int
+    """The one in force when it was first received: a rollback since then has answered it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Counters:
     """Sums of one segment since the acknowledged generation came into force (control.proto, SegmentCounters)."""
 
@@ -186,6 +196,7 @@ class Observed:
     """`kind/name` of someone else who owns a Service of the wanted name."""
     pods: tuple[ObservedPod, ...] = ()
     reports: tuple[PodReport, ...] = ()
+    remote_alerts: tuple[RemoteAlert, ...] = ()
     audit: AuditHead | None = None
     progress: str = ""
     """Newest progress of a running Job, from the control stream."""

@@ -8,7 +8,8 @@ import yaml
 
 ROOT = Path(__file__).parents[3]
 OPERATOR = ROOT / "operator" / "ecompile_operator"
-RENDERED = ROOT / "tests" / "component" / "golden" / "chart" / "default.yaml"
+RENDERED = ROOT / "tests" / "component" / "golden" / "chart" / "monitoring.yaml"
+"""The render with everything that needs rights turned on."""
 
 Grant = tuple[str, str, str]
 """(role, resource or resource:name, verb)."""
@@ -77,6 +78,7 @@ USES: dict[Grant, tuple[str, str]] = {
     (OWN, "pods", "patch"): ("main.py", "client.merge(POD"),
     (OWN, "secrets", "create"): ("main.py", "await client.apply("),
     (OWN, "secrets:ecompile-control-tls", "get"): ("main.py", "TLS_SECRET)"),
+    (OWN, "secrets:ecompile-alertmanager", "get"): ("control/webhook.py", "self._client.get(SECRET"),
     (OWN, "secrets:ecompile-control-tls", "patch"): ("main.py", "await client.apply("),
 }
 

@@ -38,6 +38,7 @@ from ecompile_operator.decide.observed import (
     ObservedPod,
     PodAlert,
     PodReport,
+    RemoteAlert,
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -76,6 +77,7 @@ class World:
     deployment: ObservedDeployment | None = None
     pods: tuple[ObservedPod, ...] = ()
     reports: dict[str, PodReport] = field(default_factory=dict)
+    remote_alerts: tuple[RemoteAlert, ...] = ()
     audit: list[AuditRecord] = field(default_factory=list)
     events: list[ModelEvent] = field(default_factory=list)
     segments: int = 1
@@ -100,6 +102,7 @@ class World:
             deployment=self.deployment,
             pods=self.pods,
             reports=tuple(self.reports.values()),
+            remote_alerts=self.remote_alerts,
             worker_image=self.worker_image,
             audit=AuditHead(sequence=newest.sequence, hash=newest.hash, generation=newest.generation)
             if newest is not None
@@ -266,6 +269,12 @@ class World:
                 counters=counters,
                 alerts=alerts,
             )
+
+    def alertmanager(self, kind: AlertKind = AlertKind.DRIFT, *, since: int | None = None) -> None:
+        """Alertmanager says that an alert fires; `since`: the generation at which it said so first."""
+        now = self.status.routing.generation
+        alert = PodAlert(kind=kind, segment=0, value=0.5, limit=2e-3, detail="EcompileDrift: fires", generation=now)
+        self.remote_alerts = (RemoteAlert(alert=alert, first_generation=now if since is None else since),)
 
     def silence(self) -> None:
         """No pod has been heard of."""
