@@ -223,6 +223,10 @@ class Serving(ApiModel):
                 "spec.serving.autoscaling: needs spec.serving.resources.requests.cpu, which its target is a share of",
             ),
             (
+                "!has(self.rollbackMaxReplicas) || self.rollbackMaxReplicas >= self.replicas",
+                "spec.serving.rollbackMaxReplicas: must not be below replicas",
+            ),
+            (
                 "!has(self.protocols) || self.protocols.all(p, self.protocols.exists_one(q, q == p))",
                 "spec.serving.protocols: names a protocol twice; name each once",
             ),
@@ -230,6 +234,13 @@ class Serving(ApiModel):
     )
 
     replicas: int = Field(default=1, ge=1, le=200, description="Number of Pods, unless `autoscaling` is set.")
+    rollback_max_replicas: int | None = Field(
+        default=None,
+        ge=1,
+        le=400,
+        description="After a rollback at most so many Pods, where the neural path needs more than `replicas` for the "
+        "load that was measured; twice `replicas` where not set. With `autoscaling` its maxReplicas counts instead.",
+    )
     service_name: str | None = Field(
         default=None,
         pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$",
@@ -540,6 +551,9 @@ class HybridModelStatus(BaseModel):
     audit_sequence: int = 0
     last_command: CommandStatus | None = None
     failure: FailureStatus | None = None
+    neural_replicas: int = Field(
+        default=0, description="Least number of Pods while modules are out of service, from measured load; 0: as usual."
+    )
     orphaning_since: str = Field(
         default="", description="Since when a deleted model with deletionPolicy Orphan waits for its pods."
     )

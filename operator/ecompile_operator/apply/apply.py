@@ -176,7 +176,10 @@ class Applier:
     async def _serve(self, key: ModelKey, owner: Owner, serving: DesiredServing, spec: HybridModelSpec) -> None:
         await self._apply_changed(DEPLOYMENT, key, build_deployment(serving, owner, spec, self.settings))
         await self._apply_changed(SERVICE, key, build_service(serving, owner, spec))
-        for kind, manifest in ((PDB, build_disruption_budget(owner, spec)), (HPA, build_autoscaler(owner, spec))):
+        for kind, manifest in (
+            (PDB, build_disruption_budget(owner, spec)),
+            (HPA, build_autoscaler(serving, owner, spec)),
+        ):
             if manifest is not None:
                 await self._apply_changed(kind, key, manifest)
             elif self._is_ours(kind, key, owner):

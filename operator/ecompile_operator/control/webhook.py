@@ -150,7 +150,7 @@ def server_context(identity: ServerIdentity) -> ssl.SSLContext:
 
 
 async def start_webhook(webhook: AlertWebhook, identity: ServerIdentity, port: int) -> tuple[web.AppRunner, int]:
-    """Listen. Returns the runner, to be cleaned up, and the port it got (asked for any: that of IPv4 where there is one)."""
+    """Listen. Returns the runner, to be cleaned up, and the port it got (of IPv4 where 0 was asked for)."""
     runner = web.AppRunner(webhook.application(), access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, None, port, ssl_context=server_context(identity))

@@ -10,6 +10,7 @@ from ecompile_crds.errors import Code
 from ecompile_crds.hybridmodel import DeletionPolicy, FailureStatus, HybridModelStatus, ModelPhase
 from ecompile_crds.jobs import JobKind
 
+from .capacity import least_replicas
 from .clock import to_condition_time
 from .commands import answer_commands
 from .decision import Decision, DesiredServing, ModelEvent, ModuleUpdate
@@ -51,13 +52,15 @@ def decide(observed: Observed, now: datetime) -> Decision:
             draft.modules[module.name] = advance_module(draft, module)
     if spec.suspend:
         draft.notes.append("suspended by spec.suspend; set it to false to go on")
-    serving = _serving(draft)
+    least = least_replicas(draft)
+    serving = _serving(draft, least)
     routed = route(draft)
     status = observed.status.model_copy(
         update={
             "failure": failure,
             "last_command": last_command,
             "routing": routed.status,
+            "neural_replicas": least,
             "audit_head": routed.audit[-1].hash if routed.audit else _audit_head(observed),
             "audit_sequence": routed.audit[-1].sequence if routed.audit else _audit_sequence(observed),
         }
@@ -144,7 +147,7 @@ def _failure(draft: Draft) -> FailureStatus | None:
     return failure
 
 
-def _serving(draft: Draft) -> DesiredServing | None:
+def _serving(draft: Draft, least: int) -> DesiredServing | None:
     if draft.serving is None or draft.serving.plan_uri is None:
         return None
     name = draft.spec.serving.service_name or draft.observed.name
@@ -154,7 +157,9 @@ def _serving(draft: Draft) -> DesiredServing | None:
             f"spec.serving.serviceName: a Service named {name} already belongs to {owner}; choose another name."
         )
         return None
-    return DesiredServing(life=draft.serving.key, plan_uri=draft.serving.plan_uri, service_name=name)
+    return DesiredServing(
+        life=draft.serving.key, plan_uri=draft.serving.plan_uri, service_name=name, least_replicas=least
+    )
 
 
 def _audit_head(observed: Observed) -> str:

@@ -31,6 +31,8 @@ class DesiredServing:
     life: str
     plan_uri: str
     service_name: str
+    least_replicas: int = 0
+    """Not fewer Pods than this, whatever the spec says: the neural path needs them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,6 +127,7 @@ class PodReport:
     alerts: tuple[PodAlert, ...] = ()
     refused_generation: int = 0
     refused_reason: str = ""
+    requests_per_second: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

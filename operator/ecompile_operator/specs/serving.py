@@ -78,7 +78,11 @@ def build_deployment(desired: DesiredServing, owner: Owner, spec: HybridModelSpe
         "metadata": metadata(owner, owner.name, COMPONENT_SERVING, extra_labels={LABEL_LIFE: desired.life}),
         "spec": {
             # An autoscaler owns the number: the API server's default of 1 stands until it has counted.
-            **({"replicas": spec.serving.replicas} if spec.serving.autoscaling is None else {}),
+            **(
+                {"replicas": max(spec.serving.replicas, desired.least_replicas)}
+                if spec.serving.autoscaling is None
+                else {}
+            ),
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": selector(owner.name)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
@@ -125,7 +129,7 @@ def build_disruption_budget(owner: Owner, spec: HybridModelSpec) -> Manifest | N
     }
 
 
-def build_autoscaler(owner: Owner, spec: HybridModelSpec) -> Manifest | None:
+def build_autoscaler(desired: DesiredServing, owner: Owner, spec: HybridModelSpec) -> Manifest | None:
     """By CPU; None where `spec.serving.autoscaling` is not set."""
     scaling = spec.serving.autoscaling
     if scaling is None:
@@ -137,7 +141,7 @@ def build_autoscaler(owner: Owner, spec: HybridModelSpec) -> Manifest | None:
         "metadata": metadata(owner, owner.name, COMPONENT_SERVING),
         "spec": {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": owner.name},
-            "minReplicas": scaling.min_replicas,
+            "minReplicas": max(scaling.min_replicas, desired.least_replicas),
             "maxReplicas": scaling.max_replicas,
             "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
         },

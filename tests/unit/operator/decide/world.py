@@ -144,8 +144,11 @@ class World:
             )
         if decision.serving is not None:
             life = decision.serving.life
+            replicas = max(self.spec.serving.replicas, decision.serving.least_replicas)
             if self.deployment is None or self.deployment.life != life:
-                self.deployment = ObservedDeployment(name="digits", life=life, replicas=self.spec.serving.replicas)
+                self.deployment = ObservedDeployment(name="digits", life=life, replicas=replicas)
+            elif self.deployment.replicas != replicas:
+                self.deployment = replace(self.deployment, replicas=replicas)
 
     def settle(self, *, limit: int = 50) -> None:
         """Decide until nothing changes."""
@@ -210,7 +213,7 @@ class World:
     def pods_ready(self) -> None:
         """The Deployment finishes its rolling update."""
         assert self.deployment is not None
-        replicas = self.spec.serving.replicas
+        replicas = self.deployment.replicas
         life = self.deployment.life
         self.deployment = replace(self.deployment, replicas=replicas, ready=replicas, updated=replicas)
         self.pods = tuple(ObservedPod(name=f"{life}-{i}", life=life, ready=True) for i in range(replicas))
@@ -229,6 +232,7 @@ class World:
         generation: int | None = None,
         alert: AlertKind | None = None,
         compiled_p50: float = 1e-5,
+        requests_per_second: float = 0.0,
     ) -> None:
         """Every pod reports: acknowledged, with the given traffic since."""
         acknowledged = self.status.routing.generation if generation is None else generation
@@ -268,6 +272,7 @@ class World:
                 generation=acknowledged,
                 counters=counters,
                 alerts=alerts,
+                requests_per_second=requests_per_second,
             )
 
     def alertmanager(self, kind: AlertKind = AlertKind.DRIFT, *, since: int | None = None) -> None:
