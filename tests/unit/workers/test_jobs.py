@@ -149,8 +149,8 @@ def test_full_disk_leaves_nothing_half_written(root: Path, monkeypatch: pytest.M
     assert not list((root / "out").iterdir())
 
 
-def test_network_of_words_is_read_by_its_neural_segment(root: Path) -> None:
-    """Integers go in; the dense layers behind the embedding are compiled and validated."""
+def test_network_of_words_is_compiled_whole(root: Path) -> None:
+    """Integers go in; the guard's box ends with the last word."""
     rng = np.random.default_rng(0)
     table = {"weight": rng.normal(size=(50, 16)).astype(np.float32)}
     mean = Tensor(name="mean", shape=(16,))
@@ -168,8 +168,8 @@ def test_network_of_words_is_read_by_its_neural_segment(root: Path) -> None:
         np.savez(root / "net" / f"{name}.npz", inputs=rng.integers(0, 50, size=(200, 7)))
     profile = run(make_context(root), index=0).profile
     assert profile is not None
-    assert [s.compilable for s in profile.segments] == [False, True]
-    told = {"kind": "distill", "planUri": profile.plan_uri, "segments": (1,)}
+    assert [s.compilable for s in profile.segments] == [True]
+    told = {"kind": "distill", "planUri": profile.plan_uri, "segments": (0,)}
     distill = run(make_context(root, **told), index=0).distill
     assert distill is not None and distill.pays, distill
 

@@ -155,7 +155,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 
     from ..data.store import digest_of
     from ..hybrid.opponents import OPPONENTS, bench
-    from .packages import open_package, read_bytes
+    from .packages import open_package, read_bytes, read_rows
 
     package = open_package(arguments.file, arguments.key)
     if arguments.source is not None and digest_of(read_bytes(arguments.source)) != package.manifest.source_digest:
@@ -164,11 +164,17 @@ def _bench(arguments: argparse.Namespace) -> int:
     if unknown:
         say(f"ecompile bench: --against: {unknown[0]} is not one of {', '.join(OPPONENTS)}.")
         return 2
+    plan = package.plan
+    integers = [each.name for each in plan.network_inputs if each.datatype != "FP32"]
+    if arguments.input is None and integers:
+        say(f"ecompile bench: input {integers[0]} takes whole numbers of a meaning: give rows with --input.")
+        return 2
+    given = read_rows(arguments.input, plan) if arguments.input is not None else None
     rows = []
     for batch in arguments.batch:
-        x = np.random.default_rng(0).normal(size=(batch, *package.plan.input.shape)).astype(np.float32)
-        if arguments.input is not None:
-            x = np.resize(np.load(arguments.input, allow_pickle=False), x.shape).astype(np.float32)
+        x = np.random.default_rng(0).normal(size=(batch, plan.input.size)).astype(np.float32)
+        if given is not None:
+            x = np.resize(given, x.shape).astype(np.float32)
         rows += bench(package, x, arguments.against.split(","))
     if arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
@@ -252,12 +258,12 @@ def parser() -> argparse.ArgumentParser:
     measure.add_argument("--source", type=Path, help="the network, to check that it is the same")
     measure.add_argument("--against", default="onnxruntime,openvino", help="comma-separated: onnxruntime, openvino")
     measure.add_argument("--batch", type=int, nargs="+", default=[1, 64], help="rows per call")
-    measure.add_argument("--input", type=Path, help=".npy with rows; by default seeded normal rows")
+    measure.add_argument("--input", type=Path, help=".npy, or .npz by input; by default seeded normal rows")
     measure.add_argument("--key", type=Path, help="trusted ed25519 public key (PEM); by default the package's own")
     run = add("run", "a package on rows; or the life of a HybridModel or a network, without a cluster", _run)
     run.add_argument("file", type=Path, help="model.eco, HybridModel YAML, .onnx or .pt2")
-    run.add_argument("--input", type=Path, help="model.eco: .npy with rows")
-    run.add_argument("-o", "--output", type=Path, default=Path("y.npy"), help="model.eco: .npy for the outputs")
+    run.add_argument("--input", type=Path, help="model.eco: .npy with rows, or .npz by input")
+    run.add_argument("-o", "--output", type=Path, default=Path("y.npy"), help="model.eco: .npy, or .npz by output")
     run.add_argument("--key", type=Path, help="model.eco: trusted ed25519 public key (PEM)")
     run.add_argument("--local", action="store_true", help="run on this machine")
     run.add_argument("--artifacts", type=Path, default=DEFAULT_ARTIFACTS, help="stands for file:///artifacts")

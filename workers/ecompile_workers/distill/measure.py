@@ -11,6 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ..codegen.loader import CompiledFunction
+from ..data.arrays import feeds
 
 ROUNDS = 9
 ROUND_SECONDS = 0.02
@@ -38,16 +39,16 @@ def session(model: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def bound_call(neural: onnxruntime.InferenceSession, x: NDArray[np.float32], outputs: int) -> Callable[[], object]:
+def bound_call(neural: onnxruntime.InferenceSession, x: NDArray[np.float32]) -> Callable[[], object]:
     """ONNX Runtime at its best: inputs and outputs bound once, so that a call copies nothing."""
     binding = neural.io_binding()
-    source, target = neural.get_inputs()[0], neural.get_outputs()[0]
-    shape = [len(x), *(int(d) for d in source.shape[1:])]
-    y = np.empty((len(x), outputs), dtype=np.float32)
-    binding.bind_input(source.name, "cpu", 0, np.float32, shape, x.ctypes.data)
-    out_shape = [len(x), *(int(d) for d in target.shape[1:])]
-    binding.bind_output(target.name, "cpu", 0, np.float32, out_shape, y.ctypes.data)
-    keep = (x, y)
+    fed = feeds(neural.get_inputs(), x)
+    for name, values in fed.items():
+        binding.bind_input(name, "cpu", 0, values.dtype, values.shape, values.ctypes.data)
+    made = {t.name: np.empty((len(x), *map(int, t.shape[1:])), dtype=np.float32) for t in neural.get_outputs()}
+    for name, values in made.items():
+        binding.bind_output(name, "cpu", 0, np.float32, values.shape, values.ctypes.data)
+    keep = (fed, made)
 
     def call(keep: object = keep) -> object:
         return neural.run_with_iobinding(binding)
@@ -60,7 +61,7 @@ def measure(module: CompiledFunction, neural: onnxruntime.InferenceSession, x: N
     rows = np.ascontiguousarray(x, dtype=np.float32)
     y = np.empty((len(rows), module.outputs), dtype=np.float32)
     ours = lambda: module.run(rows, y)  # noqa: E731  # the hot call, as short as it gets
-    theirs = bound_call(neural, rows, module.outputs)
+    theirs = bound_call(neural, rows)
     counts = [_count(call) for call in (ours, theirs)]
     samples: list[list[float]] = [[], []]
     for _ in range(ROUNDS):

@@ -56,7 +56,7 @@ def distill(
 
     Raises ResourceError where the compiler fails.
     """
-    guard = box(calibration)
+    guard = box(calibration, graph.integers)
     usable = [level for level in cpu_levels() if level in {t.value for t in policy.targets}]
     if not usable:
         wanted = ", ".join(t.value for t in policy.targets)

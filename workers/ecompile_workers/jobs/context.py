@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,13 @@ import numpy as np
 import onnxruntime
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from ecompile_crds.jobs import JobInput
-from ecompile_crds.plan import Plan, PlanFile
+from ecompile_crds.plan import Plan, PlanFile, PlanTensor
 from numpy.typing import NDArray
 
 from ..data import arrays, store
 from ..distill.measure import session
 from ..ir import serialize
-from ..ir.graph import Graph
+from ..ir.graph import Graph, Tensor
 
 Progress = Callable[[str, float], None]
 Rows = NDArray[np.float32]
@@ -54,11 +54,17 @@ class Context:
     def write(self, uri: str, content: bytes) -> str:
         return store.write(self.resolve(uri), content)
 
-    def rows(self, uri: str, *, digest: str | None, what: str, shape: tuple[int, ...]) -> Rows:
-        """Input rows [rows, features] of a data file."""
+    def rows(self, uri: str, *, digest: str | None, what: str, inputs: Sequence[Tensor | PlanTensor]) -> Rows:
+        """Input rows [rows, features] of a data file, for a network with these inputs."""
         content = self.read(uri, digest=digest, what=what)
         _, _, array = uri.partition("#")
-        return arrays.parse(content, name=f"{what} ({uri})", shape=shape, array=array or None).inputs
+        return arrays.parse(
+            content,
+            name=f"{what} ({uri})",
+            shape=inputs[0].shape if len(inputs) == 1 else (sum(each.size for each in inputs),),
+            array=array or None,
+            parts={each.name: each.shape for each in inputs} if len(inputs) > 1 else {},
+        ).inputs
 
 
 def read_plan(context: Context) -> Plan:
@@ -77,13 +83,9 @@ def plan_file(context: Context, file: PlanFile) -> bytes:
 
 def infer(neural: onnxruntime.InferenceSession, rows: Rows) -> Rows:
     """Outputs [rows, outputs] of an ONNX Runtime session, in batches."""
-    source = neural.get_inputs()[0]
-    shape = tuple(int(d) for d in source.shape[1:])
-    parts = []
-    for start in range(0, len(rows), BATCH_ROWS):
-        block = rows[start : start + BATCH_ROWS].astype(arrays.ELEMENT_TYPES[source.type], copy=False)
-        parts.append(neural.run(None, {source.name: block.reshape(len(block), *shape)})[0].reshape(len(block), -1))
-    return np.concatenate(parts)
+    sources = neural.get_inputs()
+    blocks = [rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS)]
+    return np.concatenate([arrays.gathered(neural.run(None, arrays.feeds(sources, block))) for block in blocks])
 
 
 def rows_at_segment(context: Context, plan: Plan, index: int, rows: Rows) -> Rows:

@@ -34,7 +34,7 @@ def distill_segment(context: Context, index: int) -> JobResult:
     equivalence = Equivalence.model_validate(job.equivalence)
     context.progress("read calibration", 0.1)
     rows = context.rows(
-        job.calibration_uri, digest=job.calibration_digest, what="spec.calibration", shape=plan.input.shape
+        job.calibration_uri, digest=job.calibration_digest, what="spec.calibration", inputs=plan.network_inputs
     )
     rows = rows_at_segment(context, plan, index, rows)
     graph = unpack_graph(plan_file(context, plan.graph), index)

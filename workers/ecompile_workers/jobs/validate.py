@@ -51,12 +51,18 @@ def validate_segment(context: Context) -> JobResult:
     uri = job.held_out_uri or job.calibration_uri
     digest = job.calibration_digest if job.held_out_uri is None else None
     what = "spec.heldOut" if job.held_out_uri is not None else "spec.calibration"
-    rows = context.rows(uri, digest=digest, what=what, shape=plan.input.shape)
+    rows = context.rows(uri, digest=digest, what=what, inputs=plan.network_inputs)
     rows = rows_at_segment(context, plan, job.segment, rows)
     neural = session(plan_file(context, segment.neural))
     policy = Equivalence.model_validate(job.equivalence)
     outcome = validate(
-        module, lambda x: infer(neural, x), rows, policy, guard=_guard(bundle.meta), progress=context.progress
+        module,
+        lambda x: infer(neural, x),
+        rows,
+        policy,
+        guard=_guard(bundle.meta),
+        integers=bundle.graph().integers,
+        progress=context.progress,
     )
     latency = measure(module, neural, rows[:1])
     subject = Subject(

@@ -180,6 +180,17 @@ def test_an_unknown_word_is_refused() -> None:
         assert module(np.array([[0, word, 3]], np.float32))[0] is Reason.NON_FINITE_OUTPUT
 
 
-def test_segments_that_read_integers_stay_neural() -> None:
-    graph = import_module(nn.Embedding(7, 5).eval(), torch.zeros(2, 3, dtype=torch.int64), name="words")
-    assert obstacle(graph) == "an input of integers"
+def test_computing_with_integers_stays_neural() -> None:
+    """Beyond 2**24 float32 would round."""
+
+    class Next(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(7, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.table(x + 1)
+            return found
+
+    graph = import_module(Next().eval(), torch.zeros(2, 3, dtype=torch.int64), name="words")
+    assert obstacle(graph) == "aten.add.Tensor"
