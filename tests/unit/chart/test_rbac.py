@@ -17,7 +17,7 @@ WATCHED = ("main.py", "CHILD_KINDS = (")
 KOPF = ("main.py", "await kopf.operator(")
 """Kopf lists and watches our kinds, and looks for their definitions."""
 OWN, MAIN, CLUSTER = "ecompile-operator-own", "ecompile-operator", "ecompile-operator-cluster"
-UNINSTALL = "ecompile-uninstall"
+UNINSTALL, TEST = "ecompile-uninstall", "ecompile-test"
 
 USES: dict[Grant, tuple[str, str]] = {
     (MAIN, "hybridmodels", "list"): ("main.py", "await client.list(kind, namespace)"),
@@ -72,6 +72,9 @@ USES: dict[Grant, tuple[str, str]] = {
     (CLUSTER, "customresourcedefinitions", "watch"): KOPF,
     (UNINSTALL, "hybridmodels", "list"): ("uninstall.py", "client.list(HYBRIDMODEL"),
     (UNINSTALL, "hybridmodels", "delete"): ("uninstall.py", "client.delete(HYBRIDMODEL"),
+    (TEST, "hybridmodels", "list"): ("selftest.py", "find(client, HYBRIDMODEL"),
+    (TEST, "hybridmodels", "create"): ("selftest.py", "client.create(HYBRIDMODEL"),
+    (TEST, "hybridmodels", "delete"): ("selftest.py", "client.delete(HYBRIDMODEL"),
     (OWN, "leases", "create"): ("leader.py", "create(LEASE"),
     (OWN, "leases:ecompile-operator", "get"): ("leader.py", "get(LEASE"),
     (OWN, "leases:ecompile-operator", "update"): ("leader.py", "replace(LEASE"),
