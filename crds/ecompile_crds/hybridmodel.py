@@ -524,6 +524,19 @@ class FailureStatus(StatusModel):
     at: str = ""
 
 
+class CostStatus(StatusModel):
+    """What the model's Jobs have used since it was made, retries and failures included."""
+
+    runs: int = Field(default=0, description="Runs of Pods that left a report.")
+    cpu_seconds: float = Field(default=0.0, description="Processor time, measured.")
+    gpu_seconds: float = Field(default=0.0, description="GPUs times the time for which runs held them.")
+    peak_memory_bytes: int = Field(default=0, description="Largest resident set of any run, measured.")
+    joules: float = Field(default=0.0, description="Energy; `method` says how it is known.")
+    method: str = ""
+    price: float = Field(default=0.0, description="In the unit of the operator's prices; 0 where it knows none.")
+    counted: list[str] = Field(default_factory=list, description="Jobs that still exist and are counted already.")
+
+
 class HybridModelStatus(BaseModel):
     """Observed state. Unknown fields of later versions are read and kept out."""
 
@@ -551,6 +564,7 @@ class HybridModelStatus(BaseModel):
     audit_sequence: int = 0
     last_command: CommandStatus | None = None
     failure: FailureStatus | None = None
+    cost: CostStatus | None = None
     neural_replicas: int = Field(
         default=0, description="Least number of Pods while modules are out of service, from measured load; 0: as usual."
     )

@@ -159,6 +159,7 @@ async def lead(
         worker_image=settings.worker_image,
         slots=RolloutSlots(cache, limit=settings.max_rollouts, limit_per_namespace=settings.max_rollouts_per_namespace),
         storms=Storms(cache, models=settings.storm_models, seconds=settings.storm_seconds),
+        rates=settings.rates(),
     )
     watchers = [
         Watcher(

@@ -13,6 +13,7 @@ from ecompile_crds.jobs import JobKind
 from .capacity import least_replicas
 from .clock import to_condition_time
 from .commands import answer_commands
+from .cost import add_costs
 from .decision import Decision, DesiredServing, ModelEvent, ModuleUpdate
 from .draft import Draft
 from .ending import end
@@ -61,6 +62,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
             "last_command": last_command,
             "routing": routed.status,
             "neural_replicas": least,
+            "cost": add_costs(observed.status.cost, observed.jobs, observed.rates),
             "audit_head": routed.audit[-1].hash if routed.audit else _audit_head(observed),
             "audit_sequence": routed.audit[-1].sequence if routed.audit else _audit_sequence(observed),
         }

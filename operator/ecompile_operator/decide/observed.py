@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from ecompile_crds.compiledmodule import CompiledModuleSpec, CompiledModuleStatus
 from ecompile_crds.hybridmodel import HybridModelSpec, HybridModelStatus
-from ecompile_crds.jobs import JobKind, JobResult
+from ecompile_crds.jobs import JobCost, JobKind, JobResult
 
 
 class JobPhase(StrEnum):
@@ -41,6 +41,8 @@ class ObservedJob:
     """Validate: name of the CompiledModule."""
     finished_at: datetime | None = None
     """Where it SUCCEEDED or FAILED."""
+    costs: tuple[JobCost, ...] = ()
+    """Of each Pod that left a report, failed ones included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +177,15 @@ class Fleet:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rates:
+    """What the operator was told of this cluster; a price of 0 is not known."""
+
+    watts_per_core: float = 8.0
+    price_per_core_hour: float = 0.0
+    price_per_gpu_hour: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Observed:
     """Everything a decision about one HybridModel may depend on, apart from the time."""
 
@@ -204,4 +215,5 @@ class Observed:
     artifacts_uri: str = "file:///artifacts"
     worker_image: str = ""
     """What a Job created now would run."""
+    rates: Rates = field(default_factory=Rates)
     fleet: Fleet = field(default_factory=Fleet)
