@@ -26,6 +26,7 @@ from .apply.apply import Applier, NotLeading
 from .apply.events import EventEmitter
 from .apply.trust import TrustKeeper
 from .control.auth import Authenticator
+from .control.external_tls import ExternalCertificate
 from .control.hub import Hub
 from .control.server import ControlServicer, start_server
 from .control.tls import ServerIdentity, current_identity, needs_renewal
@@ -73,7 +74,9 @@ def utc_now() -> datetime:
 
 
 async def load_identity(client: KubeClient, settings: Settings) -> ServerIdentity:
-    """The control stream's certificate from its Secret, made or renewed where needed."""
+    """The control stream's certificate from its Secret, made or renewed where needed and ours to make."""
+    if settings.tls_external:
+        return await ExternalCertificate(client, settings.namespace).wait()
     names = control_names(settings)
     try:
         secret = await client.get(SECRET, settings.namespace, TLS_SECRET)
@@ -252,9 +255,21 @@ async def _report_status(
         metrics.ATTACHED_PODS.set(hub.attached())
         metrics.API_WRITES.set(client.writes)
         metrics.WATCH_AGE.set(health.watch_age())
-        if needs_renewal(identity, control_names(settings), utc_now()):
-            health.fault = "the control certificate runs out soon; restarting renews it"
+        health.fault = health.fault or await _certificate_trouble(client, identity, settings)
         await asyncio.sleep(STATUS_SECONDS)
+
+
+async def _certificate_trouble(client: KubeClient, identity: ServerIdentity, settings: Settings) -> str:
+    """Why the process must start again to serve the right certificate; empty where it need not."""
+    if not settings.tls_external:
+        soon = needs_renewal(identity, control_names(settings), utc_now())
+        return "the control certificate runs out soon; restarting renews it" if soon else ""
+    try:
+        replaced = await ExternalCertificate(client, settings.namespace).replaced(identity)
+    except KubeError as error:
+        logger.warning("control certificate not looked at: %s", error)
+        return ""
+    return "the control certificate was replaced; restarting takes the new one" if replaced else ""
 
 
 async def run(settings: Settings) -> None:

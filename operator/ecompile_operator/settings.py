@@ -26,6 +26,7 @@ class Settings(BaseModel):
     image_pull_policy: str = Field(default="IfNotPresent", pattern="^(Always|IfNotPresent|Never)$")
     control_address: str = Field(default="", description="host:port at which pods and Jobs reach the control stream.")
     control_port: int = Field(default=8443, ge=0, le=65535)
+    tls_external: bool = Field(default=False, description="Someone else makes and renews Secret ecompile-control-tls.")
     alerts_webhook: bool = Field(default=False, description="Take alerts from Alertmanager.")
     alerts_port: int = Field(default=8444, ge=0, le=65535, description="Where alerts are taken, over HTTPS.")
     metrics_port: int = Field(default=8080, ge=0, le=65535)

@@ -31,6 +31,10 @@ CASES: dict[str, list[str]] = {
         *("--set", "image.operator=example.org/ecompile/operator@sha256:" + "0" * 64),
         *("--set", "operator.nodeSelector.pool=system"),
     ],
+    "cert-manager": [
+        *("--set", "tls.certManager.enabled=true", "--set", "crds.install=false"),
+        *("--set", "uninstall.models=Keep"),
+    ],
     "monitoring": [
         *("--set", "monitoring.serviceMonitor=true", "--set", "monitoring.podMonitor=true"),
         *("--set", "monitoring.prometheusRule=true", "--set", "monitoring.dashboards=true"),
@@ -123,6 +127,16 @@ def test_crds_are_rendered_unless_turned_off(helm: str) -> None:
     assert "CustomResourceDefinition" not in kinds
 
 
+def test_an_issuer_of_yours_takes_the_place_of_ours(helm: str) -> None:
+    options = ("tls.certManager.enabled=true", "tls.certManager.issuerRef.name=corporate")
+    options = (*options, "tls.certManager.issuerRef.kind=ClusterIssuer")
+    text = render(helm, *(word for option in options for word in ("--set", option))).stdout
+    ours = [o for o in yaml.safe_load_all(text) if o and o["apiVersion"].startswith("cert-manager.io")]
+    assert [(o["kind"], o["metadata"]["name"]) for o in ours] == [("Certificate", "ecompile-control")]
+    wanted = {"name": "corporate", "kind": "ClusterIssuer", "group": "cert-manager.io"}
+    assert ours[0]["spec"]["issuerRef"] == wanted
+
+
 def test_lint_finds_nothing(helm: str) -> None:
     done = subprocess.run([helm, "lint", "--strict", str(CHART)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
@@ -140,6 +154,8 @@ def test_lint_finds_nothing(helm: str) -> None:
         ("image.digests.worker=latest", "worker"),
         ("monitoring.interval=often", "interval"),
         ("rollouts.max=-1", "max"),
+        ("tls.certManager.issuerRef.kind=Robot", "kind"),
+        ("tls.certManager.duration=soon", "duration"),
         ("uninstall.models=Everything", "models"),
     ],
 )
