@@ -47,7 +47,7 @@ def test_an_upgrade_in_the_middle_of_a_rollout_loses_nothing(cluster: Cluster, a
     assert after["status"].get("rollbacks", 0) == 0
     assert cluster.model("upgraded")["status"]["routing"]["generation"] == generation + 1
     assert jobs == {job["metadata"]["uid"] for job in cluster.objects("jobs", labels="ecompile.dev/model=upgraded")}
-    assert cluster.get("secrets", "ecompile-alertmanager", SYSTEM) is not None
+    wait_for("the new operator leads", lambda: cluster.get("secrets", "ecompile-alertmanager", SYSTEM), seconds=60)
 
 
 def test_uninstall_does_what_each_policy_says_and_orphans_answer_on_the_neural_path(
