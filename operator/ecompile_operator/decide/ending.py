@@ -59,7 +59,7 @@ def end(observed: Observed, now: datetime) -> Decision:
         "routing": routed.status,
         "orphaning_since": to_text(since),
         "phase": ModelPhase.NEURAL,
-        "message": f"being deleted (deletionPolicy Orphan): {message}",
+        "message": f"being deleted: {message}",
     }
     if routed.audit:
         update |= {"audit_head": routed.audit[-1].hash, "audit_sequence": routed.audit[-1].sequence}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ecompile_kubectl import live
 from ecompile_operator.control.alertmanager import LABEL, parse
 from ecompile_operator.decide.observed import AlertKind
 from ecompile_operator.metrics import REGISTRY
@@ -51,6 +52,10 @@ def expressions() -> list[tuple[str, str]]:
 def test_named_metrics_exist(where: str, expression: str) -> None:
     named = set(NAME.findall(expression)) - {TARGET_LABEL}
     assert named and named <= exposed(), named - exposed()
+
+
+def test_kubectl_reads_metrics_that_pods_expose() -> None:
+    assert set(live.NAMES) <= exposed()
 
 
 @pytest.mark.parametrize("path", sorted((FILES / "dashboards").glob("*.json")), ids=lambda p: p.stem)
