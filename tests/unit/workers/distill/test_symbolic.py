@@ -190,8 +190,8 @@ def test_refitting_never_makes_it_worse() -> None:
 
 
 def test_simple_numbers_come_simplest_first() -> None:
-    assert simpleconstants(0.5001)[0] == 0.5 and simpleconstants(3.14159)[0] == np.pi
-    assert simpleconstants(1e-5)[0] == 0.0 and simpleconstants(float("nan")) == []
+    assert simple_numbers(0.5001)[0] == 0.5 and simple_numbers(3.14159)[0] == np.pi
+    assert simple_numbers(1e-5)[0] == 0.0 and simple_numbers(float("nan")) == []
 
 
 def test_front_has_no_candidate_that_is_beaten() -> None:

@@ -147,7 +147,7 @@ class _Builder:
 
 
 def _scalar(value: float) -> Array:
-    if not abs(value) <= np.finfo(np.float32).max:
+    if not abs(value) <= float(np.finfo(np.float32).max):
         raise ModelError(Code.MODEL_UNSUPPORTED, f"the constant {value!r} does not fit float32; print it as C.")
     return np.array([value], dtype=np.float32)
 
