@@ -24,6 +24,8 @@ CHUNKS = 60
 MIN_SAMPLED = 20
 """Sampled calls to expect in a measurement, so that their cost is in it and not left to chance."""
 MIN_SECONDS = 2.0
+MAX_SECONDS = 15.0
+"""Of either: a slow network is sampled less often than `MIN_SAMPLED` in it, which matters less to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,10 @@ def measure(name: str, model: nn.Module, x: torch.Tensor, rate: float) -> Row:
     """Both in turns, after a warm-up; activations and probabilities are captured."""
     plain, traced = model.eval(), copy.deepcopy(model).eval()
     calls = 8
-    while seconds(plain, x, calls) * CHUNKS < MIN_SECONDS or calls * CHUNKS * rate < MIN_SAMPLED:
+    while True:
+        total = seconds(plain, x, calls) * CHUNKS
+        if total >= MAX_SECONDS or (total >= MIN_SECONDS and calls * CHUNKS * rate >= MIN_SAMPLED):
+            break
         calls *= 2
     settings = Settings(rate=rate, kinds=frozenset({Kind.ACTIVATION, Kind.PROBABILITY}))
     with tempfile.TemporaryFile() as file, Capture(traced, file, settings):
