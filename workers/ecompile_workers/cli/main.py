@@ -138,6 +138,9 @@ def _compile(arguments: argparse.Namespace) -> int:
         key=arguments.key,
         min_speedup=arguments.min_speedup,
         targets=arguments.targets,
+        strategies=arguments.strategies,
+        max_deviation=arguments.max_deviation,
+        max_relative_error=arguments.max_relative_error,
         as_json=arguments.json,
         say=say,
     )
@@ -222,6 +225,14 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--key", type=Path, help="ed25519 private key (PEM) to sign with; by default one is made")
     make.add_argument("--min-speedup", type=float, help="a module must beat ONNX Runtime by this factor")
     make.add_argument("--targets", nargs="+", metavar="LEVEL", help="x86-64-v2, x86-64-v3, x86-64-v4")
+    make.add_argument(
+        "--strategies",
+        nargs="+",
+        metavar="NAME",
+        help="what is tried for each segment: fold, exact, regions, lowrank, deadunits, symbolic; default: fold exact",
+    )
+    make.add_argument("--max-deviation", type=float, help="as spec.equivalence.maxDeviation; default 1e-4")
+    make.add_argument("--max-relative-error", type=float, help="as spec.equivalence.maxRelativeError; default 1e-3")
     check = add("verify", "check every claim of a package against the network it was made from", _verify)
     check.add_argument("file", type=Path, help="model.eco")
     check.add_argument("--source", type=Path, required=True, help="the network")

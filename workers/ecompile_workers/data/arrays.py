@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 
 CALIBRATION_NAMES = ("inputs", "input", "x", "X", "calibration", "calib", "x_train", "X_train", "train", "data")
 """Arrays looked for, in this order, where the URI names none (`...npz#name`)."""
+HELD_OUT_NAMES = (
+    *("held_out", "heldout", "heldOut", "x_test", "X_test", "test", "test_inputs"),
+    *("x_val", "X_val", "val", "validation", "x_valid", "X_valid"),
+)
+"""Arrays looked for first where rows that distillation has not seen are wanted: a file may hold both."""
 ELEMENT_TYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(int64)": np.dtype(np.int64),

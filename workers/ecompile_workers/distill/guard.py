@@ -12,14 +12,17 @@ MARGIN = 0.25
 calibration, narrow enough to refuse inputs of another scale. Exact code is right beyond it as well; the guard is for
 what changes."""
 
+TIGHT = 0.0
+"""For code that was only ever compared on rows like those of the calibration."""
 
-def box(calibration: NDArray[np.float32]) -> GuardBox:
+
+def box(calibration: NDArray[np.float32], *, margin: float = MARGIN) -> GuardBox:
     """The widened range of each feature over calibration rows [rows, features]; finite, however large the values."""
     lower, upper = calibration.min(axis=0).astype(np.float64), calibration.max(axis=0).astype(np.float64)
     largest = float((upper - lower).max())
-    margin = MARGIN * (largest if largest > 0 else max(1.0, float(np.abs(upper).max())))
+    widened = margin * (largest if largest > 0 else max(1.0, float(np.abs(upper).max())))
     limit = float(np.finfo(np.float32).max)
     return GuardBox(
-        lower=np.maximum(lower - margin, -limit).astype(np.float32),
-        upper=np.minimum(upper + margin, limit).astype(np.float32),
+        lower=np.maximum(lower - widened, -limit).astype(np.float32),
+        upper=np.minimum(upper + widened, limit).astype(np.float32),
     )

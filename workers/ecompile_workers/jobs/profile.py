@@ -11,12 +11,12 @@ from ecompile_crds.plan import Plan, PlanFile, PlanSegment, PlanTensor
 
 from ..codegen.support import obstacle
 from ..data.store import digest_of
-from ..distill.measure import session
+from ..distill.measure import infer, session
 from ..ir.graph import Tensor
 from ..ir.load import load_source, neural_segment
 from ..ir.segments import split
 from ..trace import capture, manifest, stability
-from .context import Context, infer, pack_graphs
+from .context import Context, pack_graphs
 
 TRACE_RATE = 0.1
 TRACE_SEED = 0
@@ -37,11 +37,8 @@ def profile(context: Context) -> JobResult:
         source = load_source(path, job.source_format)
     graph = source.graph
     context.progress("read calibration", 0.2)
-    rows = context.rows(
-        job.calibration_uri, digest=job.calibration_digest, what="spec.calibration", shape=graph.input.shape
-    )
-    if job.held_out_uri is not None:
-        context.rows(job.held_out_uri, digest=None, what="spec.heldOut", shape=graph.input.shape)
+    rows = context.calibration(graph.input.shape)
+    context.held_out(graph.input.shape, unlike=rows)  # what is wrong with it is better said now
     segments = split(graph, obstacle)
 
     def put(name: str, value: bytes) -> PlanFile:

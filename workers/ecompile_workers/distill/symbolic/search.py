@@ -15,6 +15,7 @@ from enum import StrEnum
 import numpy as np
 from ecompile_crds.errors import EcompileError
 
+from ...codegen.abi import GuardBox
 from ...ir.graph import Graph
 from ...ir.interpreter import run
 from ..guard import box
@@ -97,13 +98,20 @@ def regress(
     *,
     tolerance: float,
     engines: Sequence[Engine] | None = None,
+    guard: GuardBox | None = None,
     seed: int = 0,
 ) -> Formula | NoFormula:
-    """A formula for a segment without opaque nodes, from its calibration rows [rows, variables]."""
+    """A formula for a segment without opaque nodes, from its calibration rows [rows, variables]. `guard`: where it has
+    to hold; by default the calibration's box with the usual margin."""
     if graph.opaque_operators:
         return NoFormula(reason=f"operators {', '.join(graph.opaque_operators)} cannot be asked")
     return regress_function(
-        lambda x: run(graph, x).reshape(len(x), -1), calibration, tolerance=tolerance, engines=engines, seed=seed
+        lambda x: run(graph, x).reshape(len(x), -1),
+        calibration,
+        tolerance=tolerance,
+        engines=engines,
+        guard=guard,
+        seed=seed,
     )
 
 
@@ -113,6 +121,7 @@ def regress_function(
     *,
     tolerance: float,
     engines: Sequence[Engine] | None = None,
+    guard: GuardBox | None = None,
     seed: int = 0,
 ) -> Formula | NoFormula:
     """The same for any function."""
@@ -123,7 +132,7 @@ def regress_function(
         return NoFormula(reason=f"{len(rows)} different calibration rows are too few; {MIN_ROWS} are needed")
     rng = np.random.default_rng(seed)
     rows = rows[rng.permutation(len(rows))]
-    inside = box_rows(calibration.reshape(len(calibration), -1), rng)
+    inside = box_rows(guard or box(calibration.reshape(len(calibration), -1).astype(np.float32)), rng)
     known, asked = oracle(rows), oracle(inside)
     if not (np.isfinite(known).all() and np.isfinite(asked).all()):
         return NoFormula(reason="its outputs are not finite for all inputs inside of the guard")
@@ -143,9 +152,8 @@ def regress_function(
     return Formula(outputs=tuple(found), notes=tuple(notes))
 
 
-def box_rows(calibration: Numbers, rng: np.random.Generator) -> Numbers:
+def box_rows(guard: GuardBox, rng: np.random.Generator) -> Numbers:
     """Points of the box that a module answers in: all corners, points on its sides, and others inside."""
-    guard = box(calibration.astype(np.float32))
     lower, upper = guard.lower.astype(np.float64), guard.upper.astype(np.float64)
     corners = np.array(list(itertools.product(*zip(lower, upper, strict=True))))
     points = rng.uniform(lower, upper, size=(BOX_ROWS, len(lower)))
