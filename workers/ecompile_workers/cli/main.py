@@ -158,7 +158,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 
     from ..data.store import digest_of
     from ..hybrid.opponents import OPPONENTS, bench
-    from .packages import open_package, read_bytes
+    from .packages import open_package, read_bytes, read_rows
 
     package = open_package(arguments.file, arguments.key)
     if arguments.source is not None and digest_of(read_bytes(arguments.source)) != package.manifest.source_digest:
@@ -167,11 +167,17 @@ def _bench(arguments: argparse.Namespace) -> int:
     if unknown:
         say(f"ecompile bench: --against: {unknown[0]} is not one of {', '.join(OPPONENTS)}.")
         return 2
+    plan = package.plan
+    integers = [each.name for each in plan.network_inputs if each.datatype != "FP32"]
+    if arguments.input is None and integers:
+        say(f"ecompile bench: input {integers[0]} takes whole numbers of a meaning: give rows with --input.")
+        return 2
+    given = read_rows(arguments.input, plan) if arguments.input is not None else None
     rows = []
     for batch in arguments.batch:
-        x = np.random.default_rng(0).normal(size=(batch, *package.plan.input.shape)).astype(np.float32)
-        if arguments.input is not None:
-            x = np.resize(np.load(arguments.input, allow_pickle=False), x.shape).astype(np.float32)
+        x = np.random.default_rng(0).normal(size=(batch, plan.input.size)).astype(np.float32)
+        if given is not None:
+            x = np.resize(given, x.shape).astype(np.float32)
         rows += bench(package, x, arguments.against.split(","))
     if arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
@@ -196,6 +202,18 @@ def _audit(arguments: argparse.Namespace) -> int:
         print(f"{r.sequence:>4} {r.time} {r.model} segment {r.segment}: {r.before} -> {r.after} ({r.reason})")
     print(f"{len(records)} records, chain intact, head {records[-1].hash if records else chain.GENESIS}")
     return 0
+
+
+def _emit(arguments: argparse.Namespace) -> int:
+    from .emit import emit_command
+
+    return emit_command(
+        arguments.source,
+        arguments.output,
+        languages=arguments.languages,
+        levels=arguments.levels,
+        as_json=arguments.json,
+    )
 
 
 def _fraction(text: str) -> float:
@@ -233,6 +251,15 @@ def parser() -> argparse.ArgumentParser:
     )
     make.add_argument("--max-deviation", type=float, help="as spec.equivalence.maxDeviation; default 1e-4")
     make.add_argument("--max-relative-error", type=float, help="as spec.equivalence.maxRelativeError; default 1e-3")
+    write = add("emit", "a network as source code: C with vectors, Rust or typed Python", _emit)
+    write.add_argument("source", type=Path, help=".onnx or .pt2")
+    write.add_argument("-o", "--output", type=Path, required=True, help="folder; each language gets one in it")
+    write.add_argument(
+        "--languages", nargs="+", default=["c", "rust", "python"], metavar="NAME", help="c, rust, python"
+    )
+    write.add_argument(
+        "--levels", nargs="+", metavar="LEVEL", help="C: x86-64-v2, -v3, -v4, arm64, wasm32; by default all"
+    )
     check = add("verify", "check every claim of a package against the network it was made from", _verify)
     check.add_argument("file", type=Path, help="model.eco")
     check.add_argument("--source", type=Path, required=True, help="the network")
@@ -242,12 +269,12 @@ def parser() -> argparse.ArgumentParser:
     measure.add_argument("--source", type=Path, help="the network, to check that it is the same")
     measure.add_argument("--against", default="onnxruntime,openvino", help="comma-separated: onnxruntime, openvino")
     measure.add_argument("--batch", type=int, nargs="+", default=[1, 64], help="rows per call")
-    measure.add_argument("--input", type=Path, help=".npy with rows; by default seeded normal rows")
+    measure.add_argument("--input", type=Path, help=".npy, or .npz by input; by default seeded normal rows")
     measure.add_argument("--key", type=Path, help="trusted ed25519 public key (PEM); by default the package's own")
     run = add("run", "a package on rows; or the life of a HybridModel or a network, without a cluster", _run)
     run.add_argument("file", type=Path, help="model.eco, HybridModel YAML, .onnx or .pt2")
-    run.add_argument("--input", type=Path, help="model.eco: .npy with rows")
-    run.add_argument("-o", "--output", type=Path, default=Path("y.npy"), help="model.eco: .npy for the outputs")
+    run.add_argument("--input", type=Path, help="model.eco: .npy with rows, or .npz by input")
+    run.add_argument("-o", "--output", type=Path, default=Path("y.npy"), help="model.eco: .npy, or .npz by output")
     run.add_argument("--key", type=Path, help="model.eco: trusted ed25519 public key (PEM)")
     run.add_argument("--local", action="store_true", help="run on this machine")
     run.add_argument("--artifacts", type=Path, default=DEFAULT_ARTIFACTS, help="stands for file:///artifacts")

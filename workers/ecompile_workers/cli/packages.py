@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,14 +17,18 @@ from ecompile_crds.base import ApiModel
 from ecompile_crds.errors import Code, DataError, ResourceError
 from ecompile_crds.hybridmodel import Distill, Equivalence
 from ecompile_crds.jobs import CandidateReport
+from ecompile_crds.plan import Plan
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ..codegen.signing import load_private, load_public
 from ..data import store
+from ..data.arrays import pick, side_by_side
 from ..hybrid import HybridSession, Package, compile, read_package
 from ..hybrid.checks import verify
 from ..hybrid.package import describe
 
+Rows = NDArray[np.float32]
 Say = Callable[[str], None]
 BAR = 30
 Model = TypeVar("Model", bound=ApiModel)
@@ -176,18 +181,39 @@ def verify_command(path: Path, source: Path, *, key: Path | None, as_json: bool)
     return 0 if false is None else 1
 
 
+def read_rows(path: Path, plan: Plan) -> Rows:
+    """Rows of a .npy file, or of a .npz file with an array for each input of the network.
+
+    Raises DataError naming the file.
+    """
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.lib.npyio.NpzFile):
+            parts = {each.name: each.shape for each in plan.network_inputs}
+            rows = pick(found.files) if len(parts) == 1 else None
+            if rows is None or rows in parts:
+                return side_by_side({each: found[each] for each in parts if each in found.files}, parts, name=str(path))
+            found = found[rows]
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(Code.DATA_MALFORMED, f"{path}: not a readable .npy or .npz file: {error}.") from error
+    if found.dtype.kind not in "fiu":
+        raise DataError(Code.DATA_MALFORMED, f"{path}: a .npy file with one numeric array is expected.")
+    given: Rows = found
+    return given
+
+
 def run_command(path: Path, source: Path, target: Path, *, key: Path | None, as_json: bool) -> int:
     package = open_package(path, key)
     session = HybridSession(package)
-    try:
-        x = np.load(source, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(Code.DATA_MALFORMED, f"{source}: not a readable .npy file: {error}.") from error
-    if not isinstance(x, np.ndarray) or x.dtype.kind not in "fiu":
-        raise DataError(Code.DATA_MALFORMED, f"{source}: a .npy file with one numeric array is expected.")
-    y = session.run(x)
+    if len(session.outputs) > 1:
+        target = target.with_suffix(".npz")
+    y = session.run(read_rows(source, package.plan))
     with tempfile.TemporaryFile() as buffer:
-        np.save(buffer, y)
+        if target.suffix == ".npz":
+            named: dict[str, Any] = session.named(y)
+            np.savez(buffer, **named)
+        else:
+            np.save(buffer, y)
         buffer.seek(0)
         write_bytes(target, buffer.read())
     if as_json:

@@ -18,7 +18,7 @@ from .steps import plan
 MAX_STAGED_FLOATS = 1 << 18
 """Outputs are kept back until all rows have been checked; a module takes fewer rows at a time where they are large."""
 
-POSITIONED = frozenset({Op.CONV, Op.MAX_POOL, Op.AVERAGE_POOL, Op.MATMUL, Op.ATTENTION})
+POSITIONED = frozenset({Op.CONV, Op.MAX_POOL, Op.AVERAGE_POOL, Op.MATMUL, Op.ATTENTION, Op.LSTM, Op.GRU})
 """Operators that have several positions in one row already."""
 
 

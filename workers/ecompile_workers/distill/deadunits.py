@@ -56,7 +56,7 @@ def dead_units(graph: Graph, calibration: Rows, policy: Policy) -> Replacement |
     return Replacement(
         strategy=Strategy.DEADUNITS,
         graph=found.graph,
-        guard=box(calibration, margin=TIGHT),
+        guard=box(calibration, graph.integers, margin=TIGHT),
         exact=False,
         note=f"{sum(found.removed)} units that no sample switches on are left out; largest relative error of "
         f"{found.evidence.samples} other rows {found.max_delta:.1e}",
@@ -140,7 +140,7 @@ def alive_units(chain: Chain, rows: NDArray[np.float32]) -> list[NDArray[np.bool
 
 def without(graph: Graph, chain: Chain, alive: list[NDArray[np.bool_]]) -> Graph:
     """The chain as matrices and ReLUs, units that are not alive left out."""
-    writer = GraphWriter(graph.input, graph.output, prefix="deadunits")
+    writer = GraphWriter(graph, prefix="deadunits")
     reads = np.ones(chain.inputs, dtype=bool)
     current = writer.flat()
     for number, layer in enumerate(chain.layers):

@@ -12,6 +12,6 @@ from .strategy import Policy, Replacement, Rows
 
 def exact(graph: Graph, calibration: Rows, policy: Policy) -> Replacement | Declined:
     """Always possible: what cannot be compiled is no segment to distil."""
-    return Replacement(
-        strategy=Strategy.EXACT, graph=graph, guard=box(calibration), exact=True, note="the segment as tiled code"
-    )
+    guard = box(calibration, graph.integers)
+    note = "the segment as tiled code"
+    return Replacement(strategy=Strategy.EXACT, graph=graph, guard=guard, exact=True, note=note)

@@ -25,7 +25,9 @@ def fold(graph: Graph, calibration: Rows, policy: Policy) -> Replacement | Decli
     if after == before:
         return Declined(reason="fold: nothing folds but what exact code folds as well")
     note = f"{before} operators became {after}, {graph.macs:,} multiply-adds {folded.macs:,}"
-    return Replacement(strategy=Strategy.FOLD, graph=folded, guard=box(calibration), exact=True, note=note)
+    return Replacement(
+        strategy=Strategy.FOLD, graph=folded, guard=box(calibration, graph.integers), exact=True, note=note
+    )
 
 
 def folded_graph(graph: Graph) -> Graph:

@@ -12,11 +12,12 @@ from ..ir.graph import Array, Graph, Node, Op, Tensor, inferred
 
 
 class GraphWriter:
-    """A graph in the making that replaces one from `source` to a tensor of the shape of `target`."""
+    """A graph in the making that replaces `segment`: from its input to a tensor of the shape of its output."""
 
-    def __init__(self, source: Tensor, target: Tensor, *, prefix: str) -> None:
-        self._source, self._target, self._prefix = source, target, prefix
-        self._known = {source.name: source}
+    def __init__(self, segment: Graph, *, prefix: str) -> None:
+        self._segment, self._prefix = segment, prefix
+        self._source = segment.input
+        self._known = {self._source.name: self._source}
         self._nodes: list[Node] = []
 
     def add(self, op: Op, *inputs: str, attributes: Attributes = NOTHING, **constants: NDArray[np.floating]) -> str:
@@ -39,8 +40,8 @@ class GraphWriter:
 
     def finish(self, output: str) -> Graph:
         """The graph whose output is that tensor, in the shape that is wanted."""
-        name = self._shaped(output, self._target.shape)
-        return Graph(input=self._source, output=self._known[name], nodes=tuple(self._nodes))
+        name = self._shaped(output, self._segment.output.shape)
+        return replace(self._segment, output=self._known[name], nodes=tuple(self._nodes))
 
     def _shaped(self, name: str, shape: tuple[int, ...]) -> str:
         if self._known[name].shape == shape:

@@ -71,7 +71,7 @@ def low_rank(graph: Graph, calibration: Rows, policy: Policy) -> Replacement | D
     return Replacement(
         strategy=Strategy.LOWRANK,
         graph=found.graph,
-        guard=box(calibration),
+        guard=box(calibration, graph.integers),
         exact=False,
         note=f"ranks: {ranks}; certified to {found.tolerance:.1e} and {rounding:.1e} of worst-case rounding",
         certified=Evidence(kind=EvidenceKind.CERTIFIED, bound=found.bound),
@@ -184,7 +184,7 @@ def _ranks(inputs: int, outputs: int) -> list[int]:
 
 def _graph(graph: Graph, chain: Chain, factors: dict[int, Factor], deviation: Deviation, bound: float) -> Graph:
     """The network with its certificate: outputs are divided by 1 where it holds, by 0 where it does not."""
-    writer = GraphWriter(graph.input, graph.output, prefix="lowrank")
+    writer = GraphWriter(graph, prefix="lowrank")
     current = writer.flat()
     terms: list[str] = []
     for number, layer in enumerate(chain.layers):

@@ -42,16 +42,16 @@ def session(model: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def bound_call(neural: onnxruntime.InferenceSession, x: NDArray[np.float32], outputs: int) -> Callable[[], object]:
+def bound_call(neural: onnxruntime.InferenceSession, x: NDArray[np.float32]) -> Callable[[], object]:
     """ONNX Runtime at its best: inputs and outputs bound once, so that a call copies nothing."""
     binding = neural.io_binding()
-    source, target = neural.get_inputs()[0], neural.get_outputs()[0]
-    shape = [len(x), *(int(d) for d in source.shape[1:])]
-    y = np.empty((len(x), outputs), dtype=np.float32)
-    binding.bind_input(source.name, "cpu", 0, np.float32, shape, x.ctypes.data)
-    out_shape = [len(x), *(int(d) for d in target.shape[1:])]
-    binding.bind_output(target.name, "cpu", 0, np.float32, out_shape, y.ctypes.data)
-    keep = (x, y)
+    fed = arrays.feeds(neural.get_inputs(), x)
+    for name, values in fed.items():
+        binding.bind_input(name, "cpu", 0, values.dtype, values.shape, values.ctypes.data)
+    made = {t.name: np.empty((len(x), *map(int, t.shape[1:])), dtype=np.float32) for t in neural.get_outputs()}
+    for name, values in made.items():
+        binding.bind_output(name, "cpu", 0, np.float32, values.shape, values.ctypes.data)
+    keep = (fed, made)
 
     def call(keep: object = keep) -> object:
         return neural.run_with_iobinding(binding)
@@ -64,7 +64,7 @@ def measure(module: CompiledFunction, neural: onnxruntime.InferenceSession, x: N
     rows = np.ascontiguousarray(x, dtype=np.float32)
     y = np.empty((len(rows), module.outputs), dtype=np.float32)
     ours = lambda: module.run(rows, y)  # noqa: E731  # the hot call, as short as it gets
-    theirs = bound_call(neural, rows, module.outputs)
+    theirs = bound_call(neural, rows)
     counts = [_count(call) for call in (ours, theirs)]
     samples: list[list[float]] = [[], []]
     for _ in range(ROUNDS):
@@ -95,7 +95,7 @@ def measured(
     """
     y = np.empty((1, modules[0].outputs), dtype=np.float32)
     first = np.ascontiguousarray(rows[:1], dtype=np.float32)
-    theirs = bound_call(session(neural), first, modules[0].outputs)
+    theirs = bound_call(session(neural), first)
     neural_count = _count(theirs)
     slowest = max(_time(lambda m=module: m.run(first, y), MIN_CALLS) for module in modules)  # type: ignore[misc]  # bound
     count = min(MAX_ROWS, len(rows), max(1, int(ROUND_SECONDS / max(slowest, 1e-9))))
@@ -117,13 +117,9 @@ def measured(
 
 def infer(neural: onnxruntime.InferenceSession, rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Outputs [rows, outputs] of an ONNX Runtime session, in batches."""
-    source = neural.get_inputs()[0]
-    shape = tuple(int(d) for d in source.shape[1:])
-    parts = []
-    for start in range(0, len(rows), BATCH_ROWS):
-        block = rows[start : start + BATCH_ROWS].astype(arrays.ELEMENT_TYPES[source.type], copy=False)
-        parts.append(neural.run(None, {source.name: block.reshape(len(block), *shape)})[0].reshape(len(block), -1))
-    return np.concatenate(parts)
+    sources = neural.get_inputs()
+    blocks = [rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS)]
+    return np.concatenate([arrays.gathered(neural.run(None, arrays.feeds(sources, block))) for block in blocks])
 
 
 def _time(call: Callable[[], object], count: int) -> float:

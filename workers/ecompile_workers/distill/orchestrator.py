@@ -235,7 +235,15 @@ def _difference(tried: _Tried, neural: bytes, rows: Rows, equivalence: Equivalen
     chosen = rows if judging is None else rows[judging]
     strict = equivalence.model_copy(update={**narrow, "test_inputs": max(equivalence.test_inputs, len(chosen))})
     original = session(neural)
-    found = validate(tried.module, lambda x: infer(original, x), chosen, strict, guard=tried.replacement.guard)
+    replacement = tried.replacement
+    found = validate(
+        tried.module,
+        lambda x: infer(original, x),
+        chosen,
+        strict,
+        guard=replacement.guard,
+        integers=replacement.graph.integers,
+    )
     return None if found.passed else found.reason
 
 

@@ -67,7 +67,7 @@ def regions(graph: Graph, calibration: Rows, policy: Policy) -> Replacement | De
     return Replacement(
         strategy=Strategy.REGIONS,
         graph=graph,
-        guard=box(calibration),
+        guard=box(calibration, graph.integers),
         exact=True,
         note=f"{len(found.tree.regions)} proven boxes hold {found.hit_share:.1%} of held-out rows",
         regions=found.tree,

@@ -49,8 +49,14 @@ def read_network(path: Path, calibration: str | None, held_out: str | None, arti
         )
     synthetic = calibration is None
     if calibration is None:
-        size = load_source(path).graph.input.size
-        rows = np.random.default_rng(0).normal(size=(SYNTHETIC_ROWS, size)).astype(np.float32)
+        graph = load_source(path).graph
+        if graph.integers:
+            raise DataError(
+                Code.DATA_MISSING,
+                f"{path}: an input takes whole numbers of a meaning, so random rows cannot stand in: give calibration "
+                "rows with --calibration.",
+            )
+        rows = np.random.default_rng(0).normal(size=(SYNTHETIC_ROWS, graph.input.size)).astype(np.float32)
         target = artifacts / path.stem / "synthetic.npz"
         target.parent.mkdir(parents=True, exist_ok=True)
         np.savez(target, inputs=rows)

@@ -49,9 +49,8 @@ def split(graph: Graph, obstacle: Obstacle) -> tuple[Segment, ...]:
         runs[-1].nodes.extend(part.nodes)
         runs[-1].reasons.extend([reason] if reason else [])
     merged: list[_Run] = []
-    known = graph.tensors
     for run in runs:
-        if run.compilable and _part(run.nodes, known).macs == 0:
+        if run.compilable and _part(run.nodes, graph).macs == 0:
             run = _Run(compilable=False, nodes=run.nodes, reasons=[])
         if merged and not run.compilable and not merged[-1].compilable:
             merged[-1].nodes.extend(run.nodes)
@@ -61,7 +60,7 @@ def split(graph: Graph, obstacle: Obstacle) -> tuple[Segment, ...]:
     return tuple(
         Segment(
             index=index,
-            graph=_part(run.nodes, known),
+            graph=_part(run.nodes, graph),
             compilable=run.compilable,
             reason="" if run.compilable else _reason(run.reasons),
         )
@@ -80,11 +79,18 @@ def _reason(reasons: list[str]) -> str:
     return f"not compiled by this version: {', '.join(sorted(set(reasons)))}"
 
 
-def _part(nodes: list[Node], known: dict[str, Tensor]) -> Graph:
+def _part(nodes: list[Node], whole: Graph) -> Graph:
     """Consecutive nodes between two cut points: the one tensor that they read from before is their input."""
     made = {node.output.name for node in nodes}
     source = next(name for node in nodes for name in node.inputs if name not in made)
-    return Graph(input=known[source], output=nodes[-1].output, nodes=tuple(nodes))
+    output = nodes[-1].output
+    return Graph(
+        input=whole.tensors[source],
+        output=output,
+        nodes=tuple(nodes),
+        inputs=whole.inputs if source == whole.input.name else (),
+        outputs=whole.outputs if output == whole.output else (),
+    )
 
 
 def blocks(graph: Graph) -> list[Graph]:
@@ -96,16 +102,15 @@ def blocks(graph: Graph) -> list[Graph]:
     found: list[Graph] = []
     current: list[Node] = []
     live = {graph.input.name}
-    known = graph.tensors
     for position, node in enumerate(graph.nodes):
         current.append(node)
         live.add(node.output.name)
         live = {name for name in live if last_use.get(name, -1) > position}
         if live == {node.output.name} and _cuttable(node.output):
-            found.append(_part(current, known))
+            found.append(_part(current, graph))
             current = []
     if current:
-        found.append(_part(current, known))
+        found.append(_part(current, graph))
     return found
 
 

@@ -12,13 +12,13 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from ecompile_crds.errors import Code, DataError
 from ecompile_crds.jobs import JobInput
-from ecompile_crds.plan import Plan, PlanFile
+from ecompile_crds.plan import Plan, PlanFile, PlanTensor
 from numpy.typing import NDArray
 
 from ..data import arrays, store
 from ..distill.measure import infer, session
 from ..ir import serialize
-from ..ir.graph import Graph
+from ..ir.graph import Graph, Tensor
 
 Progress = Callable[[str, float], None]
 Rows = NDArray[np.float32]
@@ -59,20 +59,30 @@ class Context:
         *,
         digest: str | None,
         what: str,
-        shape: tuple[int, ...],
+        inputs: Sequence[Tensor | PlanTensor],
         names: Sequence[str] = arrays.CALIBRATION_NAMES,
     ) -> Rows:
-        """Input rows [rows, features] of a data file; `names`: arrays that are looked for where the URI names none."""
+        """Input rows [rows, features] of a data file, for a network with these inputs.
+
+        `names`: arrays that are looked for where the URI names none.
+        """
         content = self.read(uri, digest=digest, what=what)
         _, _, array = uri.partition("#")
-        return arrays.parse(content, name=f"{what} ({uri})", shape=shape, array=array or None, names=names).inputs
+        return arrays.parse(
+            content,
+            name=f"{what} ({uri})",
+            shape=inputs[0].shape if len(inputs) == 1 else (sum(each.size for each in inputs),),
+            array=array or None,
+            parts={each.name: each.shape for each in inputs} if len(inputs) > 1 else {},
+            names=names,
+        ).inputs
 
-    def calibration(self, shape: tuple[int, ...]) -> Rows:
+    def calibration(self, inputs: Sequence[Tensor | PlanTensor]) -> Rows:
         """spec.calibration."""
         job = self.job
-        return self.rows(job.calibration_uri, digest=job.calibration_digest, what="spec.calibration", shape=shape)
+        return self.rows(job.calibration_uri, digest=job.calibration_digest, what="spec.calibration", inputs=inputs)
 
-    def held_out(self, shape: tuple[int, ...], *, unlike: Rows | None = None) -> Rows | None:
+    def held_out(self, inputs: Sequence[Tensor | PlanTensor], *, unlike: Rows | None = None) -> Rows | None:
         """spec.heldOut, if it is given; arrays named like held-out ones come first.
 
         Raises DataError where it is the calibration `unlike`.
@@ -81,7 +91,7 @@ class Context:
         if job.held_out_uri is None:
             return None
         names = (*arrays.HELD_OUT_NAMES, *arrays.CALIBRATION_NAMES)
-        found = self.rows(job.held_out_uri, digest=None, what="spec.heldOut", shape=shape, names=names)
+        found = self.rows(job.held_out_uri, digest=None, what="spec.heldOut", inputs=inputs, names=names)
         if unlike is not None and np.array_equal(found, unlike):
             raise DataError(
                 Code.DATA_MALFORMED,

@@ -29,7 +29,7 @@ def distill_segment(context: Context, index: int) -> JobResult:
     policy = Distill.model_validate(job.distill)
     equivalence = Equivalence.model_validate(job.equivalence)
     context.progress("read calibration", 0.1)
-    rows = context.calibration(plan.input.shape)
+    rows = context.calibration(plan.network_inputs)
     rows = rows_at_segment(context, plan, index, rows)
     graph = unpack_graph(plan_file(context, plan.graph), index)
     neural = plan_file(context, segment.neural)

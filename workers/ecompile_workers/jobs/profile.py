@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from ecompile_crds.jobs import JobResult, ProfileReport, SegmentReport
 from ecompile_crds.plan import Plan, PlanFile, PlanSegment, PlanTensor
@@ -12,12 +13,17 @@ from ecompile_crds.plan import Plan, PlanFile, PlanSegment, PlanTensor
 from ..codegen.support import obstacle
 from ..data.store import digest_of
 from ..distill.measure import infer, session
-from ..ir.graph import Tensor
+from ..ir.graph import DType, Tensor
 from ..ir.load import load_source, neural_segment
 from ..ir.segments import split
 from ..trace import capture, manifest, stability
 from .context import Context, pack_graphs
 
+DATATYPES: dict[DType, Literal["FP32", "INT64", "BOOL"]] = {
+    DType.FLOAT32: "FP32",
+    DType.INT64: "INT64",
+    DType.BOOL: "BOOL",
+}
 TRACE_RATE = 0.1
 TRACE_SEED = 0
 
@@ -37,8 +43,9 @@ def profile(context: Context) -> JobResult:
         source = load_source(path, job.source_format)
     graph = source.graph
     context.progress("read calibration", 0.2)
-    rows = context.calibration(graph.input.shape)
-    context.held_out(graph.input.shape, unlike=rows)  # what is wrong with it is better said now
+    inputs = graph.inputs or (graph.input,)
+    rows = context.calibration(inputs)
+    context.held_out(inputs, unlike=rows)  # what is wrong with it is better said now
     segments = split(graph, obstacle)
 
     def put(name: str, value: bytes) -> PlanFile:
@@ -86,6 +93,8 @@ def profile(context: Context) -> JobResult:
         source_format=source.format,
         input=_tensor(graph.input),
         output=_tensor(graph.output),
+        inputs=tuple(_tensor(each) for each in graph.inputs),
+        outputs=tuple(_tensor(each) for each in graph.outputs),
         neural=neural,
         graph=put("graph.zip", pack_graphs([s.graph for s in segments])),
         segments=tuple(made),
@@ -117,4 +126,4 @@ def profile(context: Context) -> JobResult:
 
 
 def _tensor(tensor: Tensor) -> PlanTensor:
-    return PlanTensor(name=tensor.name, shape=tensor.shape)
+    return PlanTensor(name=tensor.name, shape=tensor.shape, datatype=DATATYPES[tensor.dtype])

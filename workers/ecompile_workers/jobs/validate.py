@@ -49,13 +49,19 @@ def validate_segment(context: Context) -> JobResult:
             )
         )
     uri = job.held_out_uri or job.calibration_uri
-    held_out = context.held_out(plan.input.shape)
-    rows = held_out if held_out is not None else context.calibration(plan.input.shape)
+    held_out = context.held_out(plan.network_inputs)
+    rows = held_out if held_out is not None else context.calibration(plan.network_inputs)
     rows = rows_at_segment(context, plan, job.segment, rows)
     neural = session(plan_file(context, segment.neural))
     policy = Equivalence.model_validate(job.equivalence)
     outcome = validate(
-        module, lambda x: infer(neural, x), rows, policy, guard=_guard(bundle.meta), progress=context.progress
+        module,
+        lambda x: infer(neural, x),
+        rows,
+        policy,
+        guard=_guard(bundle.meta),
+        integers=bundle.graph().integers,
+        progress=context.progress,
     )
     latency = measure(module, neural, rows[:1])
     subject = Subject(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ..data import store
-from ..data.arrays import ELEMENT_TYPES
+from ..data.arrays import ELEMENT_TYPES, feeds, gathered
 
 Rows = NDArray[np.float32]
 WARM_RUNS = 5
@@ -33,12 +33,14 @@ class NeuralPath:
             session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises classes of its own without a common base
             raise ModelError(Code.MODEL_MALFORMED, f"{what} cannot be loaded by ONNX Runtime: {error}.") from error
-        source = session.get_inputs()[0]
+        self._sources = session.get_inputs()
+        source = self._sources[0]
         self._run = session.run
         self._input = source.name
-        self._outputs = [session.get_outputs()[0].name]
+        self._outputs = [each.name for each in session.get_outputs()]
         self._shape = tuple(int(extent) for extent in source.shape[1:])
         self._dtype = ELEMENT_TYPES[source.type]
+        self._simple = len(self._sources) == len(self._outputs) == 1
         self._single_row = source.shape[0] == 1
         """The file fixes the batch to one row; larger batches run row by row."""
 
@@ -47,6 +49,8 @@ class NeuralPath:
         count = rows.shape[0]
         if self._single_row and count > 1:
             return np.concatenate([self(rows[i : i + 1]) for i in range(count)])
+        if not self._simple:
+            return gathered(self._run(self._outputs, feeds(self._sources, rows)))
         feed = rows.reshape(count, *self._shape).astype(self._dtype, copy=False)
         result: Rows = self._run(self._outputs, {self._input: feed})[0]
         return result.reshape(count, -1)

@@ -33,7 +33,7 @@ def symbolic(graph: Graph, calibration: Rows, policy: Policy) -> Replacement | D
         return Declined(reason=f"symbolic: {graph.input.size} inputs; formulas are sought for at most {MAX_INPUTS}")
     rows = calibration.reshape(len(calibration), -1)
     judging = np.arange(len(rows)) % JUDGING_EVERY == 0
-    guard = box(rows, margin=TIGHT)
+    guard = box(rows, graph.integers, margin=TIGHT)
     seen = rows[~judging]
     if len(seen) == 0:
         return Declined(reason=f"symbolic: {len(rows)} calibration rows")
@@ -89,4 +89,4 @@ def reshaped(formula: Graph, segment: Graph) -> Graph:
         for node in formula.nodes
     ]
     last = moved(replace(formula.output, name=own(formula.output.name)), segment.output)
-    return Graph(input=segment.input, output=segment.output, nodes=(moved(segment.input, first), *nodes, last))
+    return replace(segment, nodes=(moved(segment.input, first), *nodes, last))
