@@ -7,12 +7,16 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ecompile_crds import audit as chain
 from ecompile_crds.errors import EcompileError
 
 from .tracing import add_trace_commands
+
+if TYPE_CHECKING:
+    from ..distill.costs import CostModel
+    from ..ir.segments import Segment
 
 VERSION = "0.1.0"
 DEFAULT_ARTIFACTS = Path(".ecompile") / "artifacts"
@@ -91,20 +95,37 @@ def _top(arguments: argparse.Namespace) -> int:
 
 def _profile(arguments: argparse.Namespace) -> int:
     from ..codegen.support import obstacle
+    from ..distill.calibrate import cost_model
     from ..ir.load import load_source
     from ..ir.segments import split
 
+    graph = load_source(arguments.file).graph
+    costs = cost_model() if arguments.predict else None
     segments: list[dict[str, Any]] = [
-        {"name": s.name, "compilable": s.compilable, "reason": s.reason, "macs": s.graph.macs}
-        for s in split(load_source(arguments.file).graph, obstacle)
+        {
+            "name": s.name,
+            "compilable": s.compilable,
+            "reason": s.reason,
+            "macs": s.graph.macs,
+            **({"predictedMicroseconds": _predicted(costs, s)} if costs is not None else {}),
+        }
+        for s in split(graph, obstacle, costs)
     ]
     if arguments.json:
         print(json.dumps(segments, indent=1))
         return 0
     for segment in segments:
         what = "can be compiled" if segment["compilable"] else f"stays neural: {segment['reason']}"
-        print(f"{segment['name']}: {segment['macs']} multiply-adds, {what}")
+        predicted = segment.get("predictedMicroseconds")
+        told = f", predicted {predicted:g} us a row" if predicted is not None else ""
+        print(f"{segment['name']}: {segment['macs']} multiply-adds{told}, {what}")
     return 0
+
+
+def _predicted(costs: CostModel, segment: Segment) -> float:
+    """Of compiled code where it can be compiled, of ONNX Runtime elsewhere."""
+    side = costs.compiled_seconds if segment.compilable else costs.neural_seconds
+    return round(side(segment.graph) * 1e6, 3)
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
@@ -302,6 +323,9 @@ def parser() -> argparse.ArgumentParser:
     top_command.add_argument("--once", action="store_true", help="show the figures of one interval and end")
     profile = add("profile", "how a network is cut, and what stays neural", _profile)
     profile.add_argument("file", type=Path)
+    profile.add_argument(
+        "--predict", action="store_true", help="by the cost model of this machine; measured once, then cached"
+    )
     add_trace_commands(add)
     inspect = add("inspect", "contents of a package or a bundle, after its signature is checked", _inspect)
     inspect.add_argument("file", type=Path)

@@ -148,6 +148,10 @@ def show(package: Package, *, as_json: bool) -> None:
             print(f"    {segment.reason}")
         if segment.proof is not None:
             print(f"    proof {segment.proof.label()}, for {segment.proof.proven_coverage or 0:.1%} of held-out rows")
+        if segment.predicted_microseconds is not None:
+            print(f"    predicted by the cost model: {segment.predicted_microseconds:g} us a row")
+        if segment.neural_microseconds is not None:
+            print(f"    - ONNX Runtime: {segment.neural_microseconds:g} us a row")
         for candidate in segment.candidates:
             print(f"    {_candidate(candidate)}")
 

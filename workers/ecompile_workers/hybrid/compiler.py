@@ -86,6 +86,10 @@ def compile(
             if made.bundle is not None and bundle is not None:
                 files[made.bundle] = bundle
         plan = life.plan(profile)
+        segments = [
+            each.model_copy(update={"predicted_microseconds": plan.segments[each.index].predicted_microseconds})
+            for each in segments
+        ]
         files |= _plan_files(life, plan)
         manifest = Manifest(
             model=model.name,

@@ -47,6 +47,8 @@ class PackagedSegment(ApiModel):
     proof: Evidence | None = None
     """What is proven of part of the traffic."""
     speedup: float | None = None
+    predicted_microseconds: float | None = None
+    """By the cost model, before anything was compiled."""
     neural_microseconds: float | None = None
     """ONNX Runtime, one row, measured beside the candidates."""
     candidates: tuple[CandidateReport, ...] = ()

@@ -12,6 +12,7 @@ from ecompile_crds.plan import Plan, PlanFile, PlanSegment, PlanTensor
 
 from ..codegen.support import obstacle
 from ..data.store import digest_of
+from ..distill.calibrate import cached, cost_model
 from ..distill.measure import infer, session
 from ..ir.graph import DType, Tensor
 from ..ir.load import load_source, neural_segment
@@ -47,6 +48,9 @@ def profile(context: Context) -> JobResult:
     rows = context.calibration(inputs)
     context.held_out(inputs, unlike=rows)  # what is wrong with it is better said now
     segments = split(graph, obstacle)
+    costs = cost_model() if len(segments) > 1 else cached()
+    if costs is not None and len(segments) > 1:
+        segments = split(graph, obstacle, costs)
 
     def put(name: str, value: bytes) -> PlanFile:
         return PlanFile(path=name, digest=context.write(context.place("profile", name), value))
@@ -80,6 +84,11 @@ def profile(context: Context) -> JobResult:
                 neural=file,
                 macs=segment.graph.macs,
                 stability=score,
+                predicted_microseconds=(
+                    round(costs.compiled_seconds(segment.graph) * 1e6, 3)
+                    if costs is not None and segment.compilable
+                    else None
+                ),
             )
         )
         if segment.index + 1 < len(segments):
