@@ -13,6 +13,7 @@ import time
 from datetime import UTC, datetime
 
 import kopf
+from aiohttp import web
 from ecompile_crds.errors import EcompileError
 from ecompile_crds.names import LABEL_LEADER, LABEL_MANAGED_BY, MANAGED_BY, TLS_SECRET
 from kubernetes.config import ConfigException
@@ -21,8 +22,10 @@ from prometheus_client import start_http_server
 from . import metrics
 from .apply.apply import NotLeading
 from .control.auth import Authenticator
+from .control.external_tls import ExternalCertificate
 from .control.server import ControlServicer, start_server
 from .control.tls import ServerIdentity, current_identity, needs_renewal
+from .control.webhook import AlertWebhook, WebhookToken, start_webhook
 from .handlers import register
 from .health import Health
 from .kube.client import KubeClient, load_configuration
@@ -57,7 +60,9 @@ def utc_now() -> datetime:
 
 
 async def load_identity(client: KubeClient, settings: Settings) -> ServerIdentity:
-    """The control stream's certificate from its Secret, made or renewed where needed."""
+    """The control stream's certificate from its Secret, made or renewed where needed and ours to make."""
+    if settings.tls_external:
+        return await ExternalCertificate(client, settings.namespace).wait()
     names = control_names(settings)
     try:
         secret = await client.get(SECRET, settings.namespace, TLS_SECRET)
@@ -133,6 +138,7 @@ async def lead(term: Term, health: Health) -> None:
     servicer = ControlServicer(term.hub, Authenticator(client, time.monotonic), now=utc_now, leading=term.leading)
     server, port = await start_server(servicer, identity, settings.control_port)
     logger.info("control stream on port %d", port)
+    webhook = await _start_webhook(term, identity) if settings.alerts_webhook else None
     try:
         await label_leader(client, settings, leading=True)
         metrics.LEADING.set(1)
@@ -140,8 +146,20 @@ async def lead(term: Term, health: Health) -> None:
             group.create_task(term.decide())
             group.create_task(_report_status(term, identity, health))
     finally:
+        if webhook is not None:
+            await webhook.cleanup()
         metrics.LEADING.set(0)
         await server.stop(grace=1.0)
+
+
+async def _start_webhook(term: Term, identity: ServerIdentity) -> web.AppRunner:
+    """Take alerts from Alertmanager, for models that are known."""
+    token = WebhookToken(term.client, term.settings.namespace, time.monotonic)
+    await token.read()
+    webhook = AlertWebhook(term.hub, token, leading=term.leading, known=lambda key: key in term.cache.models)
+    runner, port = await start_webhook(webhook, identity, term.settings.alerts_port)
+    logger.info("alerts webhook on port %d", port)
+    return runner
 
 
 async def _watch_models(registry: kopf.OperatorRegistry, settings: Settings, stop: asyncio.Event) -> None:
@@ -170,9 +188,21 @@ async def _report_status(term: Term, identity: ServerIdentity, health: Health) -
         metrics.QUEUE_AGE.set(term.queue.oldest_age_seconds())
         metrics.MODELS.set(len(term.cache.models))
         metrics.WATCH_AGE.set(term.watch_age())
-        if needs_renewal(identity, control_names(term.settings), utc_now()):
-            health.fault = "the control certificate runs out soon; restarting renews it"
+        health.fault = health.fault or await _certificate_trouble(term.client, identity, term.settings)
         await asyncio.sleep(STATUS_SECONDS)
+
+
+async def _certificate_trouble(client: KubeClient, identity: ServerIdentity, settings: Settings) -> str:
+    """Why the process must start again to serve the right certificate; empty where it need not."""
+    if not settings.tls_external:
+        soon = needs_renewal(identity, control_names(settings), utc_now())
+        return "the control certificate runs out soon; restarting renews it" if soon else ""
+    try:
+        replaced = await ExternalCertificate(client, settings.namespace).replaced(identity)
+    except KubeError as error:
+        logger.warning("control certificate not looked at: %s", error)
+        return ""
+    return "the control certificate was replaced; restarting takes the new one" if replaced else ""
 
 
 async def run(settings: Settings) -> None:

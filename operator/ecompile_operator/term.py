@@ -86,6 +86,7 @@ class Term:
             worker_image=settings.worker_image,
             slots=RolloutSlots(cache, limit=limit, limit_per_namespace=limit_per_namespace),
             storms=Storms(cache, models=settings.storm_models, seconds=settings.storm_seconds),
+            rates=settings.rates(),
         )
         self.watchers = tuple(
             Watcher(

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from ecompile_crds.routing import RoutingTable
 
 from ..decide.gate import HEARTBEAT_EXPIRY_SECONDS
-from ..decide.observed import PodReport
+from ..decide.observed import PodAlert, PodReport, RemoteAlert
 
 ModelKey = tuple[str, str]
 
@@ -35,6 +35,12 @@ class JobStep:
     text: str
     """Such as `compile 60%`."""
     at: datetime
+
+
+REPEAT_WITHIN = timedelta(hours=24)
+"""An alert that Alertmanager has not repeated for this long (its default is four hours) counts as a new one."""
+ALERTS_KEPT = 64
+"""Newest alerts by Alertmanager that are remembered of one model."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ class Hub:
         self._reports: dict[ModelKey, dict[str, PodReport]] = defaultdict(dict)
         self._steps: dict[ModelKey, dict[tuple[str, int], JobStep]] = defaultdict(dict)
         self._tables: dict[ModelKey, RoutingTable] = {}
+        self._alerts: dict[ModelKey, dict[str, tuple[RemoteAlert, datetime]]] = defaultdict(dict)
         self._attached: dict[ModelKey, dict[asyncio.Queue[RoutingTable], Stream]] = defaultdict(dict)
 
     def attached(self) -> int:
@@ -137,6 +144,32 @@ class Hub:
         ends = [report.received_at + life for report in self.reports(key)]
         return min((end for end in ends if now < end < now + life), default=None)
 
+    def alert(self, key: ModelKey, identity: str, alert: PodAlert) -> bool:
+        """Alertmanager says that an alert fires, or still fires. False where no table is in force that it could be
+        about: nothing is served, or this operator has not decided yet."""
+        table = self._tables.get(key)
+        if table is None:
+            return False
+        stamped = replace(alert, generation=table.generation)
+        limit = self._now() - REPEAT_WITHIN
+        known = {place: found for place, found in self._alerts[key].items() if found[1] > limit}
+        before = known.pop(identity, None)
+        first = before[0].first_generation if before is not None else stamped.generation
+        known[identity] = (RemoteAlert(alert=stamped, first_generation=first), self._now())
+        self._alerts[key] = dict(list(known.items())[-ALERTS_KEPT:])
+        self._changed(key)
+        return True
+
+    def resolve(self, key: ModelKey, identity: str) -> None:
+        """Alertmanager says that an alert has ended."""
+        if self._alerts.get(key, {}).pop(identity, None) is not None:
+            self._changed(key)
+
+    def remote_alerts(self, key: ModelKey) -> tuple[RemoteAlert, ...]:
+        """Alerts by Alertmanager that it has sent lately and not resolved."""
+        limit = self._now() - FORGET_AFTER
+        return tuple(alert for alert, at in self._alerts.get(key, {}).values() if at > limit)
+
     def step(self, key: ModelKey, job: str, index: int, text: str) -> None:
         """A Job made progress."""
         limit = self._now() - FORGET_AFTER
@@ -155,7 +188,7 @@ class Hub:
 
     def forget(self, key: ModelKey) -> None:
         """The model is gone."""
-        for known in (self._reports, self._steps, self._tables):
+        for known in (self._reports, self._steps, self._tables, self._alerts):
             known.pop(key, None)
 
 

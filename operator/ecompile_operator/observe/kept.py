@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ecompile_crds.names import COMPONENT_SERVING, LABEL_COMPONENT, ROUTING_KEY
+from ecompile_crds.names import COMPONENT_SERVING, LABEL_COMPONENT
 
 from ..kube.client import Manifest
 
@@ -89,11 +89,6 @@ def _deployment(manifest: Manifest) -> Manifest:
     }
 
 
-def _config_map(manifest: Manifest) -> Manifest:
-    """An audit log is continued from here; a routing table is in the HybridModel's status as well."""
-    return {"data": {name: text for name, text in (manifest.get("data") or {}).items() if name != ROUTING_KEY}}
-
-
 def _pod(manifest: Manifest) -> Manifest:
     """Whole for Jobs; of a serving Pod its phase, and why it is not ready."""
     if (manifest["metadata"].get("labels") or {}).get(LABEL_COMPONENT) != COMPONENT_SERVING:
@@ -120,7 +115,6 @@ def _pod(manifest: Manifest) -> Manifest:
 TRIMMERS: dict[str, Callable[[Manifest], Manifest]] = {
     "Pod": _pod,
     "Deployment": _deployment,
-    "ConfigMap": _config_map,
     "Service": _nothing_but_metadata,
     "HorizontalPodAutoscaler": _nothing_but_metadata,
     "PodDisruptionBudget": _nothing_but_metadata,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ..data import store
-from ..data.arrays import ELEMENT_TYPES
+from ..data.arrays import ELEMENT_TYPES, feeds, gathered
 
 Rows = NDArray[np.float32]
 WARM_RUNS = 5
@@ -33,12 +33,14 @@ class NeuralPath:
             session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises classes of its own without a common base
             raise ModelError(Code.MODEL_MALFORMED, f"{what} cannot be loaded by ONNX Runtime: {error}.") from error
-        source = session.get_inputs()[0]
+        self._sources = session.get_inputs()
+        source = self._sources[0]
         self._run = session.run
         self._input = source.name
-        self._outputs = [session.get_outputs()[0].name]
+        self._outputs = [each.name for each in session.get_outputs()]
         self._shape = tuple(int(extent) for extent in source.shape[1:])
         self._dtype = ELEMENT_TYPES[source.type]
+        self._simple = len(self._sources) == len(self._outputs) == 1
         self._single_row = source.shape[0] == 1
         """The file fixes the batch to one row; larger batches run row by row."""
 
@@ -47,6 +49,8 @@ class NeuralPath:
         count = rows.shape[0]
         if self._single_row and count > 1:
             return np.concatenate([self(rows[i : i + 1]) for i in range(count)])
+        if not self._simple:
+            return gathered(self._run(self._outputs, feeds(self._sources, rows)))
         feed = rows.reshape(count, *self._shape).astype(self._dtype, copy=False)
         result: Rows = self._run(self._outputs, {self._input: feed})[0]
         return result.reshape(count, -1)
@@ -63,11 +67,10 @@ class Network:
     """Measured time of one row through the whole network."""
 
 
-def load_network(plan_uri: str, *, resolve: Callable[[str], str] = lambda uri: uri) -> Network:
-    """Read the plan and its files, check their digests, load and warm the sessions. `resolve` turns a URI into the one
-    by which this machine reaches the file.
+def read_plan(plan_uri: str, *, resolve: Callable[[str], str] = lambda uri: uri) -> Plan:
+    """Read and check a plan.
 
-    Raises DataError or ResourceError where a file is missing or altered, ModelError where it is no model.
+    Raises DataError or ResourceError where the file is missing or malformed.
     """
     content = store.read(resolve(plan_uri), what="ECO_PLAN_URI")
     try:
@@ -78,15 +81,31 @@ def load_network(plan_uri: str, *, resolve: Callable[[str], str] = lambda uri: u
         raise DataError(Code.DATA_MALFORMED, f"ECO_PLAN_URI: {plan_uri}: {where}: {first['msg']}.") from error
     if [segment.index for segment in plan.segments] != list(range(len(plan.segments))) or not plan.segments:
         raise DataError(Code.DATA_MALFORMED, f"ECO_PLAN_URI: {plan_uri}: segments are not numbered from 0.")
-    base = plan_uri.rsplit("/", 1)[0]
+    return plan
+
+
+def load_path(plan_uri: str, file: PlanFile, *, resolve: Callable[[str], str] = lambda uri: uri) -> NeuralPath:
+    """The session of one of the plan's files, which lie beside it.
+
+    Raises DataError or ResourceError where the file is missing or altered, ModelError where it is no model.
+    """
+    name = PurePosixPath(file.path).name
+    uri = f"{plan_uri.rsplit('/', 1)[0]}/{name}"
+    return NeuralPath(store.read(resolve(uri), digest=file.digest, what=name), what=name)
+
+
+def load_network(plan_uri: str, *, resolve: Callable[[str], str] = lambda uri: uri) -> Network:
+    """Read the plan and its files, check their digests, load and warm the sessions. `resolve` turns a URI into the one
+    by which this machine reaches the file.
+
+    Raises DataError or ResourceError where a file is missing or altered, ModelError where it is no model.
+    """
+    plan = read_plan(plan_uri, resolve=resolve)
     loaded: dict[str, NeuralPath] = {}
 
     def path(file: PlanFile) -> NeuralPath:
         if file.digest not in loaded:
-            name = PurePosixPath(file.path).name
-            loaded[file.digest] = NeuralPath(
-                store.read(resolve(f"{base}/{name}"), digest=file.digest, what=name), what=name
-            )
+            loaded[file.digest] = load_path(plan_uri, file, resolve=resolve)
         return loaded[file.digest]
 
     whole = path(plan.neural)

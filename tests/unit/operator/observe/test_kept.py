@@ -43,13 +43,6 @@ def test_a_pod_of_a_job_is_kept_whole() -> None:
     assert keep(pod, "Pod").manifest() == pod
 
 
-def test_a_routing_table_is_not_kept_but_an_audit_log_is() -> None:
-    routing = {**child("net-routing"), "data": {"routing.json": "{}"}}
-    audit = {**child("net-audit"), "data": {"audit.jsonl": "{}"}}
-    assert keep(routing, "ConfigMap").manifest()["data"] == {}
-    assert keep(audit, "ConfigMap").manifest()["data"] == {"audit.jsonl": "{}"}
-
-
 def test_a_model_comes_back_as_it_was_and_takes_less_than_its_text() -> None:
     made = model(version=7, status={"message": "a " * 2000})
     kept = keep(made, "HybridModel")

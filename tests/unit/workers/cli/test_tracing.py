@@ -83,7 +83,7 @@ def test_whole_numbers_reach_a_live_model_as_such(folder: Path) -> None:
     ("words", "error", "text"),
     [
         (("trace", "none.onnx", "--calibration", "calibration.npz"), DataError, "none.onnx does not exist"),
-        (("trace", "model.onnx", "--calibration", "none.npz"), DataError, "none.npz does not exist; put the file there"),
+        (("trace", "model.onnx", "--calibration", "none.npz"), DataError, "none.npz does not exist; put"),
         (("trace", "live_bad:nothing", "--calibration", "calibration.npz"), ModelError, "not a torch.nn.Module"),
         (("trace", "live_bad:other", "--calibration", "calibration.npz"), ModelError, "give module:function"),
         (("trace", "model.onnx", "--calibration", "calibration.npz", "-o", "model.onnx/x"), ResourceError, "written"),

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from ecompile_workers.codegen import toolchain
@@ -67,7 +67,7 @@ class WebAssembly:
         engine = wasmtime.Engine()
         self.store = wasmtime.Store(engine)
         module = wasmtime.Module(engine, compiled.libraries["wasm32"])
-        self.exports: Any = wasmtime.Instance(self.store, module, []).exports(self.store)
+        self.exports = cast(Any, wasmtime.Instance(self.store, module, []).exports(self.store))
         self.memory = self.exports["memory"]
         start = self.exports["eco_meta"](self.store)
         text = bytes(self.memory.read(self.store, start, start + 1000))

@@ -70,6 +70,15 @@ def _columns(window: Window, count: int, padded: int, activation: str, residual:
     return lines
 
 
+def _taps(name: str, start: str, step: int, reach: int, size: int) -> list[str]:
+    """A window's first place `s`, and its first (`0`) and past its last (`1`) inside of an axis of `size`."""
+    inside = f"{name}s + (-{name}s + {step - 1}) / {step} * {step}"
+    return [
+        f"    const int {name}s = {start}, {name}0 = {name}s < 0 ? {inside} : {name}s;",
+        f"    const int {name}1 = {name}s + {reach} < {size} ? {name}s + {reach} : {size};",
+    ]
+
+
 def print_pool(
     window: Window,
     *,
@@ -80,25 +89,25 @@ def print_pool(
     count_padding: bool,
     lanes: int,
 ) -> str:
-    """static void @(x, y). x has no padding around it: windows are cut at its borders. Dilation 1."""
-    (kh, kw), (sh, sw) = window.kernel, window.strides
+    """static void @(x, y). x has no padding around it: windows are cut at its borders."""
+    (kh, kw), (dh, dw) = window.kernel, window.dilations
+    reach = ((kh - 1) * dh + 1, (kw - 1) * dw + 1)
     start = literal(0.0 if average else float("-inf"))
     lines = [
         "static void @(const float *restrict x, float *restrict y) {",
         f"  for (int o = 0; o < {window.height}; o++) {{",
-        f"    const int hs = o * {sh} - {begin[0]}, h0 = hs < 0 ? 0 : hs;",
-        f"    const int h1 = hs + {kh} < {size[0]} ? hs + {kh} : {size[0]};",
+        *_taps("h", f"o * {window.strides[0]} - {begin[0]}", dh, reach[0], size[0]),
         f"    for (int i = 0; i < {window.width}; i++) {{",
-        f"      const int ws = i * {sw} - {begin[1]}, w0 = ws < 0 ? 0 : ws;",
-        f"      const int w1 = ws + {kw} < {size[1]} ? ws + {kw} : {size[1]};",
+        *_taps("w", f"i * {window.strides[1]} - {begin[1]}", dw, reach[1], size[1]),
     ]
-    if average and count_padding:
-        bottom, right = size[0] + end[0], size[1] + end[1]
-        lines.append(f"      const int h2 = hs + {kh} < {bottom} ? hs + {kh} : {bottom};")
-        lines.append(f"      const int w2 = ws + {kw} < {right} ? ws + {kw} : {right};")
-        lines.append("      const float scale = 1.0f / (float)((h2 - hs) * (w2 - ws));")
-    elif average:
-        lines.append("      const float scale = 1.0f / (float)((h1 - h0) * (w1 - w0));")
+    if average:
+        bounds = [n + e for n, e in zip(size, end, strict=True)] if count_padding else list(size)
+        first = ("hs", "ws") if count_padding else ("h0", "w0")
+        for name, begun, span, bound, step in zip(("h2", "w2"), first, reach, bounds, (dh, dw), strict=True):
+            last = f"{name[0]}s + {span}"
+            taps = f"(({last} < {bound} ? {last} : {bound}) - {begun} + {step - 1}) / {step}"
+            lines.append(f"      const int {name} = {taps};")
+        lines.append("      const float scale = 1.0f / (float)(h2 * w2);")
     whole = window.channels // lanes * lanes
     value = "t * scale" if average else "t"
     combine = "t + {}" if average else "e_max(t, {})"
@@ -106,7 +115,7 @@ def print_pool(
     def block(load: str, store: str) -> list[str]:
         return [
             f"        v t = e_splat({start});",
-            "        for (int h = h0; h < h1; h++) for (int w = w0; w < w1; w++) {",
+            f"        for (int h = h0; h < h1; h += {dh}) for (int w = w0; w < w1; w += {dw}) {{",
             f"          const float *xc = x + (long)h * {window.x_steps[0]} + (long)w * {window.x_steps[1]} + c;",
             f"          t = {combine.format(load)};",
             "        }",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from ..kernels.winograd import POINTS, Tiles, print_input, print_output, transfo
 from ..steps import Step
 from ..views import View
 from .base import Halo, Lowering, Unsupported, no_halo
+from .matrix import call_gemm
 
 LEAST_WINOGRAD_CHANNELS = 16
 """With fewer, the transforms cost what the products save."""
@@ -93,10 +95,8 @@ def lower_conv(lowering: Lowering, step: Step) -> None:
         _winograd(lowering, step, x, kernel, bias, target, residual)
     elif a.groups == 1:
         _convolve(lowering, step, x, kernel, bias, target, residual)
-    elif weight.shape[0] // a.groups % 16 == 0:
-        _grouped(lowering, step, x, kernel, bias, target, residual)
     else:
-        raise Unsupported(f"convolution with {a.groups} groups of {weight.shape[0] // a.groups} outputs")
+        _grouped(lowering, step, x, kernel, bias, target, residual)
     lowering.views[step.output.name] = target
 
 
@@ -154,18 +154,9 @@ def _convolve(
         outputs=outputs,
         activation=step.activation,
     )
-    level = lowering.program.level
-    tile = choose_tile(level, inner, outputs)
+    tile = choose_tile(lowering.program.level, inner, outputs)
     matrix = np.ascontiguousarray(kernel.transpose(2, 3, 1, 0)).reshape(-1, outputs)
-    blob = lowering.program.blob
-    places = [
-        x.place,
-        lowering.program.constant(blob.put(pack(matrix, level, tile.vectors))),
-        lowering.program.constant(blob.put(padded_bias(bias, level))),
-        *([residual.place] if residual is not None else []),
-        target.place,
-    ]
-    lowering.program.call(print_gemm(gemm, tile, level), *places)
+    call_gemm(lowering, gemm, tile, x, (matrix, bias), residual, target)
 
 
 def _suits_winograd(lowering: Lowering, kernel: Array, a: Convolution, target: View) -> bool:
@@ -223,20 +214,32 @@ def _winograd(
 def _grouped(
     lowering: Lowering, step: Step, x: View, kernel: Array, bias: Array, target: View, residual: View | None
 ) -> None:
+    """As many groups at a time as fill whole vectors: only the last ones store past their outputs."""
     a = step.node.attributes
     assert isinstance(a, Convolution)
-    size = kernel.shape[0] // a.groups
-    for group in range(a.groups):
-        chosen = slice(group * size, (group + 1) * size)
+    channels, size = kernel.shape[1], kernel.shape[0] // a.groups
+    together = lowering.lanes // math.gcd(lowering.lanes, size)
+    for group in range(0, a.groups, together):
+        count = min(together, a.groups - group)
+        chosen = slice(group * size, (group + count) * size)
         _convolve(
             lowering,
             step,
-            x.moved(group * kernel.shape[1]),
-            kernel[chosen],
+            x.moved(group * channels),
+            _block_diagonal(kernel[chosen], count),
             bias[chosen],
             target.moved(group * size),
             residual.moved(group * size) if residual is not None else None,
         )
+
+
+def _block_diagonal(kernel: Array, groups: int) -> Array:
+    """Groups as one group with zeros between them: [outputs, inputs, ...] -> [outputs, groups * inputs, ...]."""
+    outputs, channels = kernel.shape[:2]
+    wide = np.zeros((groups, outputs // groups, groups, channels, *kernel.shape[2:]), np.float32)
+    for group in range(groups):
+        wide[group, :, group] = kernel.reshape(groups, outputs // groups, *kernel.shape[1:])[group]
+    return wide.reshape(outputs, groups * channels, *kernel.shape[2:])
 
 
 def _depthwise(
@@ -277,8 +280,6 @@ def _depthwise(
 def lower_pool(lowering: Lowering, step: Step) -> None:
     a = step.node.attributes
     assert isinstance(a, Pool)
-    if lowering.program.rows != 1 or any(d != 1 for d in a.dilations):
-        raise Unsupported("pooling with dilation")
     x = _channels_last(lowering, step.node.inputs[0], no_halo(len(a.kernel)))
     target = _target(lowering, step)
     height, width = _two(target.shape[2:], 1)
@@ -289,6 +290,7 @@ def lower_pool(lowering: Lowering, step: Step) -> None:
         y_steps=_spatial_steps(target),
         kernel=_two(a.kernel, 1),
         strides=_two(a.strides, 1),
+        dilations=_two(a.dilations, 1),
         channels=x.shape[1],
     )
     text = print_pool(

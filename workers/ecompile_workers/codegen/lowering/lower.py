@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ...ir.graph import DType, Graph, Op
+from ...ir.graph import Graph, Op
 from ..blob import Blob
 from ..levels import Level
 from ..program import Functions, Program
 from ..steps import Step
 from ..views import Place, Space, View, row_major
-from .base import Lowering, Unsupported
+from .base import Lowering, Unsupported, inexact
 from .elementwise import lower_elementwise
 from .images import lower_conv, lower_pool, wanted_halos
 from .matrix import lower_attention, lower_gemm, lower_matmul
 from .movement import lower_movement
+from .recurrent import lower_embedding, lower_recurrent
 from .reductions import lower_norm, lower_reduction, lower_softmax
 
 FAMILIES: dict[Op, Callable[[Lowering, Step], None]] = {
@@ -27,10 +28,12 @@ FAMILIES: dict[Op, Callable[[Lowering, Step], None]] = {
     Op.LAYER_NORM: lower_norm,
     Op.RMS_NORM: lower_norm,
     Op.SOFTMAX: lower_softmax,
+    Op.EMBEDDING: lower_embedding,
+    Op.LSTM: lower_recurrent,
+    Op.GRU: lower_recurrent,
     **dict.fromkeys((Op.REDUCE_MEAN, Op.REDUCE_SUM, Op.REDUCE_MAX, Op.REDUCE_MIN), lower_reduction),
     **dict.fromkeys((Op.RESHAPE, Op.EXPAND, Op.TRANSPOSE, Op.CONCAT, Op.SLICE, Op.GATHER, Op.PAD), lower_movement),
 }
-NOT_COMPILED = frozenset({Op.OPAQUE, Op.EMBEDDING, Op.LSTM, Op.GRU})
 
 
 def lower(steps: Sequence[Step], graph: Graph, level: Level, rows: int, functions: Functions, blob: Blob) -> Program:
@@ -44,7 +47,7 @@ def lower(steps: Sequence[Step], graph: Graph, level: Level, rows: int, function
     lowering.views[graph.input.name] = View(place=Place(space=Space.INPUT), shape=shape, strides=row_major(shape))
     for step in steps:
         node = step.node
-        if node.op in NOT_COMPILED or DType.INT64 in (node.output.dtype, step.output.dtype):
+        if node.op is Op.OPAQUE or inexact(node):
             raise Unsupported(node.source or node.op.value)
         try:
             FAMILIES.get(node.op, lower_elementwise)(lowering, step)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
+
+import numpy as np
 
 from ...ir.attributes import Axis, Indices, Order, Padding, PadMode, Ranges, Target
 from ...ir.graph import Op
@@ -12,8 +15,8 @@ from ..steps import Step
 from ..views import View, broadcast, reshaped
 from .base import Lowering, Unsupported
 
-MAX_GATHERED = 256
-"""Positions that are copied one by one."""
+MAX_RUNS = 256
+"""Runs of positions at equal distances that one operator may copy."""
 
 
 def lower_movement(lowering: Lowering, step: Step) -> None:
@@ -78,31 +81,67 @@ def _concat(lowering: Lowering, step: Step, axis: int) -> View:
     return target
 
 
-def _gather(lowering: Lowering, step: Step, x: View, attributes: Indices) -> View:
-    """Positions at equal distances are a view; others are copied one by one."""
-    axis = 1 + attributes.axis % (len(x.shape) - 1)
-    indices = attributes.indices
-    distances = {b - a for a, b in itertools.pairwise(indices)}
-    if len(indices) == 1 or (len(distances) == 1 and len(attributes.shape) == 1):
-        distance = next(iter(distances), 1)
-        sizes = (*x.shape[:axis], *attributes.shape, *x.shape[axis + 1 :])
-        strides = (*x.strides[:axis], *(distance * x.strides[axis] for _ in attributes.shape), *x.strides[axis + 1 :])
-        return replace(x.moved(indices[0] * x.strides[axis]), shape=sizes, strides=strides)
-    if len(indices) > MAX_GATHERED:
+def _runs(indices: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(first, distance, count) of positions at equal distances, one after the other, each as long as it gets."""
+    found: list[tuple[int, int, int]] = []
+    for index in indices:
+        if found:
+            first, distance, count = found[-1]
+            if count == 1 or index == first + distance * count:
+                found[-1] = (first, index - first if count == 1 else distance, count + 1)
+                continue
+        found.append((index, 1, 1))
+    return found
+
+
+def _stepped(x: View, axis: int, run: tuple[int, int, int]) -> View:
+    """Positions of one axis at equal distances."""
+    first, distance, count = run
+    sizes = tuple(count if i == axis else n for i, n in enumerate(x.shape))
+    strides = tuple(distance * s if i == axis else s for i, s in enumerate(x.strides))
+    return replace(x.moved(first * x.strides[axis]), shape=sizes, strides=strides)
+
+
+def _taken(lowering: Lowering, x: View, axis: int, indices: Sequence[int]) -> View:
+    """Positions along an axis: a view where they are at equal distances, else copied run by run."""
+    runs = _runs(indices)
+    if len(runs) == 1:
+        return _stepped(x, axis, runs[0])
+    if len(runs) > MAX_RUNS:
         raise Unsupported(f"gather of {len(indices)} positions")
-    flat = lowering.program.dense((*x.shape[:axis], len(indices), *x.shape[axis + 1 :]))
-    for position, index in enumerate(indices):
-        lowering.map("{0}", [_part(x, axis, index, 1)], _part(flat, axis, position, 1))
-    return _must(reshaped(flat, lowering.shape(step.output)))
+    target = lowering.program.dense(tuple(len(indices) if i == axis else n for i, n in enumerate(x.shape)))
+    start = 0
+    for run in runs:
+        lowering.map("{0}", [_stepped(x, axis, run)], _part(target, axis, start, run[2]))
+        start += run[2]
+    return target
+
+
+def _gather(lowering: Lowering, step: Step, x: View, attributes: Indices) -> View:
+    axis = 1 + attributes.axis % (len(x.shape) - 1)
+    flat = _taken(lowering, x, axis, attributes.indices)
+    shape = lowering.shape(step.output)
+    return reshaped(flat, shape) or _must(reshaped(lowering.copied(flat), shape))
 
 
 def _pad(lowering: Lowering, step: Step, x: View, attributes: Padding) -> View:
-    if attributes.mode is not PadMode.CONSTANT or min(*attributes.begin, *attributes.end, 0) < 0:
-        raise Unsupported(f"padding by {attributes.mode.value}, or by cutting off")
+    if attributes.mode is PadMode.CONSTANT:
+        return _surrounded(lowering, step, x, attributes)
+    mode: Literal["reflect", "edge"] = "reflect" if attributes.mode is PadMode.REFLECT else "edge"
+    for axis, (begin, end) in enumerate(zip(attributes.begin, attributes.end, strict=True), start=1):
+        kept = np.arange(x.shape[axis])[max(0, -begin) : x.shape[axis] - max(0, -end)]
+        indices = np.pad(kept, (max(0, begin), max(0, end)), mode=mode)
+        x = _taken(lowering, x, axis, indices.tolist())
+    return x
+
+
+def _surrounded(lowering: Lowering, step: Step, x: View, attributes: Padding) -> View:
+    """By a constant; negative numbers cut off."""
     target = lowering.program.dense(lowering.shape(step.output))
     lowering.program.call(print_fill(target.size, attributes.value), target.place)
     inner = target
-    for axis, begin in enumerate(attributes.begin):
-        inner = _part(inner, axis + 1, begin, x.shape[axis + 1])
+    for axis, (begin, end) in enumerate(zip(attributes.begin, attributes.end, strict=True), start=1):
+        x = _part(x, axis, max(0, -begin), x.shape[axis] + min(0, begin) + min(0, end))
+        inner = _part(inner, axis, max(0, begin), x.shape[axis])
     lowering.map("{0}", [x], inner)
     return target
