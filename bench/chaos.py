@@ -1,5 +1,5 @@
-"""The chaos suite at length: `python bench/chaos.py --runs 500`. Kills the operator at every point of a life, then draws
-mixes of faults by seed; prints each violation, and a table or JSON."""
+"""The chaos suite at length: `python bench/chaos.py --runs 500`. Kills the operator at every point of a life, then
+draws mixes of faults by seed; prints each violation, and a table or JSON."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path = [str(ROOT), str(ROOT / "operator"), str(ROOT / "crds"), *sys.path]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.chaos.runs import Verdict, disturbed, killed, undisturbed
 
 

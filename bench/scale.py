@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -22,8 +23,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path = [str(ROOT), str(ROOT / "operator"), *sys.path]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from ecompile_operator.kube.client import KubeClient, Manifest
 from ecompile_operator.kube.kinds import HYBRIDMODEL, JOB
 
@@ -31,6 +31,7 @@ from bench.scale_fleet import in_parallel, namespaces, populate, template
 from devcluster import paths
 from devcluster.api import ApiServer, free_ports
 
+ROOT = Path(__file__).parents[1]
 SYSTEM = "ecompile-system"
 SEGMENTS = 4
 PODS = 4
@@ -147,6 +148,10 @@ class OperatorProcess:
         """All models were decided on, and nothing waits."""
         return self.metric("ecompile_models_decided") >= models and self.metric("ecompile_queue_depth") == 0
 
+    def is_standby(self) -> bool:
+        """Everything was read; it could lead at once."""
+        return self.metric("ecompile_standby_ready") == 1
+
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.terminate()
@@ -257,8 +262,8 @@ def fill(server: ApiServer, models: int) -> float:
 
     async def write() -> int:
         async with client_of(server) as client:
-            known, _ = await client.list(HYBRIDMODEL, None, labels="")
-            start = sum(1 for model in known if model["metadata"]["namespace"].startswith("fleet-"))
+            page = await client.request("GET", HYBRIDMODEL.path(None), query={"limit": "1"})
+            start = len(page["items"]) + int(page["metadata"].get("remainingItemCount", 0))
             await namespaces(client, [SYSTEM])
             if start >= models:
                 return 0
@@ -322,10 +327,10 @@ def measure(server: ApiServer, arguments: argparse.Namespace, log: Path) -> Figu
         print(f"bench: {figures}", file=sys.stderr)
         for how in ("graceful", "killed"):
             other = OperatorProcess(server, f"other-{how}", log)
-            other.until("standby", lambda: other is not None and other.metric("ecompile_standby_ready") == 1)
+            other.until("standby", functools.partial(other.is_standby))
             setattr(figures, how, handover(server, main, f"after-{how}", kill=how == "killed"))
             main, other = other, None
-            main.until("calm", lambda: main.settled(arguments.models))
+            main.until("calm", functools.partial(main.settled, arguments.models))
     finally:
         main.stop()
         if other is not None:

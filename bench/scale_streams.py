@@ -11,9 +11,9 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).parents[1]
-sys.path = [str(ROOT), str(ROOT / "operator"), str(ROOT / "crds"), *sys.path]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 import grpc
 from ecompile_crds.control import control_pb2, control_pb2_grpc
 from ecompile_crds.names import LABEL_LIFE, LABEL_MODEL, REPORT_PACE_KEY, TLS_SECRET
@@ -58,7 +58,7 @@ class Pod:
     async def _attach(self, stub: control_pb2_grpc.ControlStub, opening: asyncio.Semaphore) -> None:
         metadata = (("authorization", f"Bearer {self._token}"),)
         async with opening:
-            call = stub.Attach(self._reports(), metadata=metadata)
+            call: Any = stub.Attach(self._reports(), metadata=metadata)  # type: ignore[arg-type]  # stubs know the synchronous API only
             headers = await call.initial_metadata()
         self._pace = float(next((v for k, v in headers or () if k == REPORT_PACE_KEY), "1"))
         async for message in call:
