@@ -32,6 +32,7 @@ from .kube.client import KubeClient, load_configuration
 from .kube.errors import KubeError, NotFound
 from .kube.kinds import POD, SECRET
 from .leader import LeaderElection
+from .memory import give_back_memory
 from .settings import Settings, from_environment
 from .term import Term, assemble
 
@@ -120,6 +121,7 @@ async def work(
         group.create_task(term.follow())
         await term.known.wait()
         group.create_task(_watch_models(registry, settings, stop))
+        group.create_task(give_back_memory())
         health.starting = False
         metrics.STANDBY_READY.set(1)
         with contextlib.suppress(KubeError):

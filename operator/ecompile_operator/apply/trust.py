@@ -16,6 +16,11 @@ RECHECK_SECONDS = 300.0
 """A trust ConfigMap that someone deleted or changed is put right after this time."""
 
 
+SETTLED_SECONDS = 5.0
+"""A namespace looked at within this time is not looked at again for each model in it: after a start that would be two
+reads per model. Such a model is not noted as seen, so that its next decision looks again."""
+
+
 class TrustKeeper:
     """Makes the signing Secret once per namespace, and keeps the trust ConfigMap current."""
 
@@ -36,6 +41,8 @@ class TrustKeeper:
         checked = self._checked.get(namespace)
         fresh = checked is not None and self._clock() - checked < RECHECK_SECONDS
         if fresh and model_uid in self._models[namespace]:
+            return
+        if checked is not None and self._clock() - checked < SETTLED_SECONDS:
             return
         try:
             secret = await self._client.get(SECRET, namespace, SIGNING_SECRET)
