@@ -303,18 +303,6 @@ def measure(server: ApiServer, arguments: argparse.Namespace, log: Path) -> Figu
         time.sleep(arguments.settle)
         figures.idle_cpu_percent, figures.idle_writes = idle(main, arguments.idle)
         print(f"bench: {figures}", file=sys.stderr)
-        if arguments.streams:
-            figures.streams = PODS * arguments.models
-            began = time.monotonic()
-            with streams_of(server, main, figures.streams):
-                main.until("streams", lambda: main.metric("ecompile_attached_pods") >= figures.streams)
-                figures.attach_seconds = time.monotonic() - began
-                main.until("calm", lambda: main.settled(arguments.models))
-                time.sleep(arguments.settle)
-                figures.memory_with_streams_mb = main.memory_mb()
-                cpu, writes = idle(main, arguments.idle)
-                figures.idle_cpu_with_streams_percent = cpu
-                figures.idle_writes = max(figures.idle_writes, writes)
 
         async def arrivals() -> None:
             async with client_of(server) as client:
@@ -331,6 +319,18 @@ def measure(server: ApiServer, arguments: argparse.Namespace, log: Path) -> Figu
             setattr(figures, how, handover(server, main, f"after-{how}", kill=how == "killed"))
             main, other = other, None
             main.until("calm", functools.partial(main.settled, arguments.models))
+        if arguments.streams:
+            figures.streams = arguments.streams_of or PODS * arguments.models
+            began = time.monotonic()
+            with streams_of(server, main, figures.streams):
+                main.until("streams", lambda: main.metric("ecompile_attached_pods") >= figures.streams)
+                figures.attach_seconds = time.monotonic() - began
+                main.until("calm", lambda: main.settled(arguments.models))
+                time.sleep(arguments.settle)
+                figures.memory_with_streams_mb = main.memory_mb()
+                cpu, writes = idle(main, arguments.idle)
+                figures.idle_cpu_with_streams_percent = cpu
+                figures.idle_writes = max(figures.idle_writes, writes)
     finally:
         main.stop()
         if other is not None:
@@ -358,6 +358,7 @@ def main() -> int:
     parser.add_argument("--alone", type=int, default=100)
     parser.add_argument("--idle", type=float, default=60.0, help="seconds over which the calm is measured")
     parser.add_argument("--settle", type=float, default=20.0, help="seconds before it")
+    parser.add_argument("--streams-of", type=int, help="control streams; all serving Pods' where not given")
     parser.add_argument("--no-streams", dest="streams", action="store_false")
     parser.add_argument("--directory", type=Path, help="of an API server that stays and keeps its fleet")
     parser.add_argument("--fill-only", action="store_true", help="only write the fleet")

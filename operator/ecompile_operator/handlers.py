@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import kopf
@@ -20,6 +20,14 @@ class EndlessBackoff:
         yield from (0.2, 0.5, 1.0, 2.0)
         while True:
             yield 5.0 * random.uniform(0.5, 1.0)
+
+
+def empty(body: Mapping[str, Any]) -> None:
+    """Kopf keeps the newest body of every object for its daemons, 20 kB each. There are none, and the cache has its own
+    copy by now, so the large parts are emptied in place."""
+    for part in (body.get("spec"), body.get("status"), body.get("metadata", {}).get("managedFields")):
+        if isinstance(part, dict | list):
+            part.clear()
 
 
 def register(registry: kopf.OperatorRegistry, cache: Cache) -> None:
@@ -54,3 +62,4 @@ def register(registry: kopf.OperatorRegistry, cache: Cache) -> None:
     @kopf.on.event(GROUP, VERSION, "hybridmodels", registry=registry)
     async def model_changed(type: str | None, body: kopf.Body, **_: Any) -> None:
         cache.put_model("deleted" if type == "DELETED" else "applied", dict(body))
+        empty(body)

@@ -217,10 +217,14 @@ async def run(settings: Settings) -> None:
     if settings.metrics_port:
         start_http_server(settings.metrics_port, registry=metrics.REGISTRY)
     probes = asyncio.create_task(health.run(settings.health_port))
-    async with KubeClient(load_configuration(), count=metrics.count_request) as client:
+    async with (
+        KubeClient(load_configuration(), count=metrics.count_request) as client,
+        # Connections of its own: the lease is renewed in time however many requests wait for the others.
+        KubeClient(load_configuration(), count=metrics.count_request) as lease_client,
+    ):
         health.answers = lambda: client.answers
         election = LeaderElection(
-            client, namespace=settings.namespace, identity=settings.pod_name, clock=time.monotonic
+            lease_client, namespace=settings.namespace, identity=settings.pod_name, clock=time.monotonic
         )
         working = asyncio.create_task(work(client, settings, election, health, stop))
         stopping = asyncio.create_task(stop.wait())

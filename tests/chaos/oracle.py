@@ -33,8 +33,9 @@ class Oracle:
     """Every routing table that was written, by generation."""
     _served: dict[int, RoutingTable] = field(default_factory=dict)
     _jobs: Counter[str] = field(default_factory=Counter)
-    _needed: dict[str, int] = field(default_factory=dict)
-    """Validations of each module that must have succeeded before it may serve."""
+    _needed: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Of each module: how many validations must have succeeded before it may serve, from which generation on. Earlier
+    tables stand until the one that takes it out is written, with new pods too: their breakers know."""
     _generation: int = 0
 
     def attach(self) -> None:
@@ -72,7 +73,7 @@ class Oracle:
         was = (before or {}).get("status", {}).get("rollout", {}).get("stage")
         now = after.get("status", {}).get("rollout", {}).get("stage")
         if now == "RollingBack" and was != "RollingBack":
-            self._needed[name] = self._validations(after) + 1
+            self._needed[name] = (self._validations(after) + 1, after["status"]["rollout"]["generation"])
 
     def _validations(self, module: Manifest) -> int:
         segment = module["spec"]["segment"]
@@ -101,13 +102,10 @@ class Oracle:
             module = self.stage.api.get("compiledmodules", NAMESPACE, route.module or "")
             if module is None:
                 self.say(f"pod {pod.name} serves {route.module}, which does not exist")
-            elif self._stale(table):
-                continue  # a table from before the rollback, adopted late; the newer one follows
-            elif self._validations(module) < self._needed.get(route.module or "", 1):
+                continue
+            needed, since = self._needed.get(route.module or "", (1, 0))
+            if self._validations(module) < (needed if table.generation >= since else 1):
                 self.say(f"pod {pod.name} serves {route.module} in generation {table.generation} without validation")
-
-    def _stale(self, table: RoutingTable) -> bool:
-        return table.generation < self._generation
 
     # At the end
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from ..kube.client import KubeClient
 from ..kube.kinds import TOKENREVIEW
 
 CACHE_SECONDS = 60.0
-MAX_CACHED = 10_000
+MAX_CACHED = 50_000
+REVIEWS_AT_A_TIME = 16
+"""When all pods attach at once, after a restart, their reviews must not take every connection to the API server."""
 POD_NAME_EXTRA = "authentication.kubernetes.io/pod-name"
 
 
@@ -31,6 +34,7 @@ class Authenticator:
         self._client = client
         self._clock = clock
         self._known: dict[str, tuple[float, Caller | None]] = {}
+        self._turns = asyncio.Semaphore(REVIEWS_AT_A_TIME)
 
     async def caller(self, token: str) -> Caller | None:
         """The Pod that the token was projected into; None where it is not valid for us.
@@ -41,15 +45,16 @@ class Authenticator:
         known = self._known.get(digest)
         if known is not None and known[0] > self._clock():
             return known[1]
-        review = await self._client.create(
-            TOKENREVIEW,
-            None,
-            {
-                "apiVersion": TOKENREVIEW.api_version,
-                "kind": TOKENREVIEW.kind,
-                "spec": {"token": token, "audiences": [TOKEN_AUDIENCE]},
-            },
-        )
+        async with self._turns:
+            review = await self._client.create(
+                TOKENREVIEW,
+                None,
+                {
+                    "apiVersion": TOKENREVIEW.api_version,
+                    "kind": TOKENREVIEW.kind,
+                    "spec": {"token": token, "audiences": [TOKEN_AUDIENCE]},
+                },
+            )
         status = review.get("status", {})
         caller = None
         if status.get("authenticated") and TOKEN_AUDIENCE in status.get("audiences", []):

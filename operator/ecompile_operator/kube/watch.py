@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from sys import intern
 from typing import Literal
 
 from .client import KubeClient, Manifest
@@ -130,4 +131,4 @@ class Watcher:
 
 def identity(manifest: Manifest) -> Identity:
     """(namespace, name)."""
-    return manifest["metadata"].get("namespace", ""), manifest["metadata"]["name"]
+    return intern(manifest["metadata"].get("namespace", "")), intern(manifest["metadata"]["name"])

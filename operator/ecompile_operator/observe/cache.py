@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from sys import intern
 
 from ecompile_crds.names import LABEL_MODEL
 
@@ -50,7 +51,7 @@ class Cache:
     def put_model(self, change: Change, manifest: Manifest) -> None:
         """A HybridModel changed or is gone."""
         meta = manifest["metadata"]
-        key = (meta["namespace"], meta["name"])
+        key = (intern(meta["namespace"]), intern(meta["name"]))
         known = self._models.get(key)
         if self._is_past(("HybridModel", *key), change, manifest):
             return
@@ -66,14 +67,14 @@ class Cache:
     def put_child(self, kind: str, change: Change, manifest: Manifest) -> None:
         """A child changed or is gone; its owner is named by its label, or by spec.modelRef of a CompiledModule."""
         meta = manifest["metadata"]
-        name = meta["name"]
-        place = (kind, meta["namespace"], name)
+        name = intern(meta["name"])
+        place = (kind, intern(meta["namespace"]), name)
         if self._is_past(place, change, manifest):
             return
         before = self._owners.get(place)
         model = manifest.get("spec", {}).get("modelRef") if kind == "CompiledModule" else None
         owner = model or meta.get("labels", {}).get(LABEL_MODEL)
-        key = (meta["namespace"], owner) if owner is not None else before
+        key = (place[1], intern(owner)) if owner is not None else before
         if key is None:
             return
         known = self._children[kind].get(before, {}).get(name) if before is not None else None
@@ -88,7 +89,7 @@ class Cache:
         if change == "applied":
             self._children[kind].setdefault(key, {})[name] = keep(manifest, kind)
             self._counts[kind] += place not in self._owners
-            self._owners[place] = key
+            self._owners[place] = before if before == key else key
             self._changed(key)
 
     def _is_past(self, place: tuple[str, str, str], change: Change, manifest: Manifest) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import itertools
 
 import kopf
 from ecompile_operator.handlers import EndlessBackoff, register
 from ecompile_operator.observe.cache import Cache
+
+from .children import NAMESPACE, model
 
 
 def test_event_handlers_run_in_the_event_loop_s_thread() -> None:
@@ -30,3 +33,17 @@ def test_attempts_never_end() -> None:
     waits = list(itertools.islice(EndlessBackoff(), 1000))
     assert len(waits) == 1000
     assert max(waits) <= 5.0
+
+
+def test_kopf_is_left_with_little_of_an_object_and_the_cache_with_all_of_it() -> None:
+    cache = Cache(lambda key: None)
+    registry = kopf.OperatorRegistry()
+    register(registry, cache)
+    (handler,) = registry._watching.get_all_handlers()
+    raw = {**model(status={"message": "hello"}), "apiVersion": "ecompile.dev/v1alpha1"}
+    raw["metadata"]["managedFields"] = [{"manager": "kubectl"}]
+    body = kopf.Body(raw)  # type: ignore[arg-type]  # Kopf's own type of a plain dictionary
+    asyncio.run(handler.fn(type="ADDED", body=body))  # type: ignore[arg-type]  # a coroutine function, as tested above
+    assert cache.models[NAMESPACE, "net"]["status"] == {"message": "hello"}
+    assert raw["spec"] == {} and raw["status"] == {} and raw["metadata"]["managedFields"] == []
+    assert raw["metadata"]["name"] == "net"

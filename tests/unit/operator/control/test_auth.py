@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from ecompile_operator.control.auth import CACHE_SECONDS, POD_NAME_EXTRA, Authenticator, Caller
+from ecompile_operator.control.auth import CACHE_SECONDS, POD_NAME_EXTRA, REVIEWS_AT_A_TIME, Authenticator, Caller
 from ecompile_operator.kube.client import Manifest
 from ecompile_operator.kube.errors import Unavailable
 from ecompile_operator.kube.kinds import Kind
@@ -67,3 +67,22 @@ def test_an_api_server_that_cannot_be_asked_is_not_taken_for_a_no() -> None:
     client.away = True
     with pytest.raises(Unavailable):
         asyncio.run(Authenticator(client, lambda: 0.0).caller("t"))
+
+
+def test_many_pods_that_attach_at_once_take_turns_so_that_the_api_server_is_there_for_others() -> None:
+    now = most = 0
+
+    class Slow(Reviewer):
+        async def create(self, kind: Kind, namespace: str | None, manifest: Manifest) -> Manifest:
+            nonlocal now, most
+            now, most = now + 1, max(most, now + 1)
+            await asyncio.sleep(0)
+            now -= 1
+            return await super().create(kind, namespace, manifest)
+
+    async def main() -> None:
+        authenticator = Authenticator(Slow(**good()), lambda: 0.0)
+        await asyncio.gather(*(authenticator.caller(f"token-{i}") for i in range(200)))
+
+    asyncio.run(main())
+    assert most == REVIEWS_AT_A_TIME
