@@ -65,8 +65,8 @@ bench: setup ## Benchmarks against ONNX Runtime, and of serving
 images: setup ## Build the three images with buildah
 	$(BIN)/python -m demo.images
 
-krew: setup ## Build the kubectl plugin's archive and krew manifest into dist/
-	PYTHON="$(CURDIR)/$(BIN)/python" sh operator/krew/build.sh
+krew: setup ## Build the kubectl plugin's archive and krew manifest into dist/ (KREW_URI=, KREW_HOMEPAGE=: their addresses)
+	@PYTHON="$(CURDIR)/$(BIN)/python" KREW_URI="$(KREW_URI)" KREW_HOMEPAGE="$(KREW_HOMEPAGE)" sh operator/krew/build.sh
 
 cluster-up: setup ## Start the development cluster (root)
 	$(BIN)/python -m devcluster up

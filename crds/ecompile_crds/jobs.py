@@ -141,6 +141,20 @@ class ValidateReport(_Report):
     report_uri: str | None = Field(default=None, alias="reportUri")
 
 
+class JobCost(_Report):
+    """What one run used, failed or not."""
+
+    cpu_seconds: float = Field(alias="cpuSeconds", ge=0, le=1e12, allow_inf_nan=False)
+    """Processor time of the process and its children."""
+    wall_seconds: float = Field(default=0.0, alias="wallSeconds", ge=0, le=1e12, allow_inf_nan=False)
+    peak_memory_bytes: int = Field(default=0, alias="peakMemoryBytes", ge=0, le=1 << 60)
+    """Largest resident set of the process or one of its children."""
+    gpu_seconds: float = Field(default=0.0, alias="gpuSeconds", ge=0, le=1e12, allow_inf_nan=False)
+    """GPUs that the container saw, times the time that it ran."""
+    gpu_joules: float | None = Field(default=None, alias="gpuJoules", ge=0, le=1e15, allow_inf_nan=False)
+    """Measured by NVML; counts whole devices."""
+
+
 class JobResult(_Report):
     """The termination message."""
 
@@ -148,6 +162,7 @@ class JobResult(_Report):
     distill: DistillReport | None = None
     validation: ValidateReport | None = None
     failure: Failure | None = None
+    cost: JobCost | None = None
 
     def to_message(self) -> str:
         """JSON within the kubelet's limit; long reasons are shortened rather than cut mid-way."""

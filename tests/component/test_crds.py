@@ -33,7 +33,9 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("equivalence.testInputs", 0, "spec.equivalence.testInputs"),
         ("serving.replicas", 0, "spec.serving.replicas"),
         ("serving.replicas", 100000, "spec.serving.replicas"),
-        ("serving.protocol", "grpc", "only rest is supported"),
+        ("serving.protocols", ["rest", "rest"], "names a protocol twice"),
+        ("serving.protocols", [], "spec.serving.protocols"),
+        ("serving.protocols", ["thrift"], "spec.serving.protocols"),
         ("serving.autoscaling", {"minReplicas": 3, "maxReplicas": 2}, "must not be below minReplicas"),
         (
             "serving",
@@ -47,7 +49,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("rollout.steps", [{"mode": "shadow", "approval": "Required"}], "later step, or with spec.rollout.approval"),
         ("jobs.history", -1, "spec.jobs.history"),
         ("revalidation.maxAttempts", 0, "spec.revalidation.maxAttempts"),
-        ("deletionPolicy", "Orphan", "only Delete is supported"),
+        ("deletionPolicy", "Keep", "spec.deletionPolicy"),
         ("jobs.deadlineSeconds", 1, "spec.jobs.deadlineSeconds"),
     ],
 )

@@ -14,6 +14,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from .breaker import AlertKind
 from .bridge import Bridge
 from .counters import LATENCY_BUCKETS_SECONDS, Histogram
 
@@ -68,10 +69,25 @@ class ServingCollector(Collector):
             for each in counters:
                 gauge.add_metric([str(each.segment)], getattr(each, field))
             yield gauge
+        yield CounterMetricFamily(
+            "ecompile_serving_comparer_restarts",
+            "Ends of the comparing process that were not meant.",
+            value=totals.comparer_restarts,
+        )
         tripped = GaugeMetricFamily("ecompile_serving_segment_tripped", "1: neural by the breaker.", labels=["segment"])
         for segment in state.segments:
             tripped.add_metric([str(segment.index)], float(segment.watch.alert is not None))
         yield tripped
+        limits = GaugeMetricFamily(
+            "ecompile_serving_limit", "Limit of spec.rollout.analysis, by alert.", labels=["kind"]
+        )
+        for kind, limit in (
+            (AlertKind.DRIFT, bridge.analysis.drift_limit),
+            (AlertKind.FALLBACK, bridge.analysis.fallback_limit),
+            (AlertKind.LATENCY, bridge.analysis.latency_regression_limit),
+        ):
+            limits.add_metric([kind.value], limit)
+        yield limits
         yield GaugeMetricFamily(
             "ecompile_serving_routing_generation",
             "Routing generation in force; 0: none.",
