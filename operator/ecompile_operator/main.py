@@ -11,9 +11,11 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import kopf
+from aiohttp import web
 from ecompile_crds.errors import EcompileError
 from ecompile_crds.names import LABEL_LEADER, LABEL_MANAGED_BY, MANAGED_BY, TLS_SECRET
 from kubernetes.config import ConfigException
@@ -24,9 +26,11 @@ from .apply.apply import Applier, NotLeading
 from .apply.events import EventEmitter
 from .apply.trust import TrustKeeper
 from .control.auth import Authenticator
+from .control.external_tls import ExternalCertificate
 from .control.hub import Hub
 from .control.server import ControlServicer, start_server
 from .control.tls import ServerIdentity, current_identity, needs_renewal
+from .control.webhook import AlertWebhook, WebhookToken, start_webhook
 from .decide.decide import decide
 from .handlers import register
 from .health import Health
@@ -70,7 +74,9 @@ def utc_now() -> datetime:
 
 
 async def load_identity(client: KubeClient, settings: Settings) -> ServerIdentity:
-    """The control stream's certificate from its Secret, made or renewed where needed."""
+    """The control stream's certificate from its Secret, made or renewed where needed and ours to make."""
+    if settings.tls_external:
+        return await ExternalCertificate(client, settings.namespace).wait()
     names = control_names(settings)
     try:
         secret = await client.get(SECRET, settings.namespace, TLS_SECRET)
@@ -156,6 +162,7 @@ async def lead(
         worker_image=settings.worker_image,
         slots=RolloutSlots(cache, limit=settings.max_rollouts, limit_per_namespace=settings.max_rollouts_per_namespace),
         storms=Storms(cache, models=settings.storm_models, seconds=settings.storm_seconds),
+        rates=settings.rates(),
     )
     watchers = [
         Watcher(
@@ -171,6 +178,7 @@ async def lead(
     servicer = ControlServicer(hub, Authenticator(client, time.monotonic), now=utc_now, leading=leading)
     server, port = await start_server(servicer, identity, settings.control_port)
     logger.info("control stream on port %d", port)
+    webhook = await _start_webhook(client, cache, hub, identity, settings, leading) if settings.alerts_webhook else None
     health.watch_age = lambda: time.monotonic() - min(w.last_contact for w in watchers)
     registry = kopf.OperatorRegistry()
     register(registry, cache)
@@ -192,8 +200,27 @@ async def lead(
             group.create_task(_watch_our_kinds(registry, settings, stop))
             group.create_task(_report_status(client, queue, hub, identity, settings, health))
     finally:
+        if webhook is not None:
+            await webhook.cleanup()
         await server.stop(grace=1.0)
         metrics.LEADING.set(0)
+
+
+async def _start_webhook(
+    client: KubeClient,
+    cache: Cache,
+    hub: Hub,
+    identity: ServerIdentity,
+    settings: Settings,
+    leading: Callable[[], bool],
+) -> web.AppRunner:
+    """Take alerts from Alertmanager, for models that are known."""
+    token = WebhookToken(client, settings.namespace, time.monotonic)
+    await token.read()
+    webhook = AlertWebhook(hub, token, leading=leading, known=lambda key: key in cache.models)
+    runner, port = await start_webhook(webhook, identity, settings.alerts_port)
+    logger.info("alerts webhook on port %d", port)
+    return runner
 
 
 async def _watch_our_kinds(registry: kopf.OperatorRegistry, settings: Settings, stop: asyncio.Event) -> None:
@@ -228,9 +255,21 @@ async def _report_status(
         metrics.ATTACHED_PODS.set(hub.attached())
         metrics.API_WRITES.set(client.writes)
         metrics.WATCH_AGE.set(health.watch_age())
-        if needs_renewal(identity, control_names(settings), utc_now()):
-            health.fault = "the control certificate runs out soon; restarting renews it"
+        health.fault = health.fault or await _certificate_trouble(client, identity, settings)
         await asyncio.sleep(STATUS_SECONDS)
+
+
+async def _certificate_trouble(client: KubeClient, identity: ServerIdentity, settings: Settings) -> str:
+    """Why the process must start again to serve the right certificate; empty where it need not."""
+    if not settings.tls_external:
+        soon = needs_renewal(identity, control_names(settings), utc_now())
+        return "the control certificate runs out soon; restarting renews it" if soon else ""
+    try:
+        replaced = await ExternalCertificate(client, settings.namespace).replaced(identity)
+    except KubeError as error:
+        logger.warning("control certificate not looked at: %s", error)
+        return ""
+    return "the control certificate was replaced; restarting takes the new one" if replaced else ""
 
 
 async def run(settings: Settings) -> None:

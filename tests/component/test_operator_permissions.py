@@ -33,10 +33,10 @@ def rendered_roles() -> str:
     return subprocess.run([*helm, *only], capture_output=True, text=True, check=True).stdout
 
 
-def restricted_kubeconfig(world: World, directory: Path) -> Path:
-    """A kubeconfig that holds the operator's ServiceAccount token."""
+def restricted_kubeconfig(world: World, directory: Path, *, account: str = ACCOUNT) -> Path:
+    """A kubeconfig that holds a ServiceAccount's token: the operator's, or another one's."""
     config = yaml.safe_load(world.server.kubeconfig.read_text())
-    token = world.kubectl("create", "token", ACCOUNT, "-n", SYSTEM).strip()
+    token = world.kubectl("create", "token", account, "-n", SYSTEM).strip()
     for user in config["users"]:
         user["user"] = {"token": token}
     target = directory / "restricted.kubeconfig"

@@ -21,7 +21,7 @@ from .clock import from_text, seconds_since
 from .decision import ModelEvent
 from .draft import Draft
 from .gate import unacknowledged
-from .observed import ObservedModule, PodAlert, PodReport
+from .observed import ObservedModule, PodAlert
 from .rollout import POLL_SECONDS, judge_step, start_rollout
 from .stages import back_off, enter, ready_pods, reports_of, revalidate, roll_back
 from .starting import storm
@@ -34,18 +34,26 @@ ROLLBACK_WARN_SECONDS = 60.0
 own breaker work meanwhile."""
 
 
-def standing_alert(draft: Draft, module: ObservedModule) -> tuple[PodReport, PodAlert] | None:
-    """An alert about this module that no earlier rollback has answered; gross faults first."""
+def standing_alert(draft: Draft, module: ObservedModule) -> tuple[str, PodAlert] | None:
+    """An alert about this module that no earlier rollback has answered, and who raised it; gross faults first."""
     status = draft.modules[module.name]
     answered = status.last_rollback.generation if status.last_rollback is not None else 0
     found = [
-        (report, alert)
+        (f"pod {report.pod}", alert)
         for report in reports_of(draft, module.spec.life)
         for alert in report.alerts
         if alert.segment == module.spec.segment and alert.generation > answered
     ]
+    # What Alertmanager repeats may be about a module that was in service before this one.
+    found += [
+        ("Alertmanager", remote.alert)
+        for remote in draft.observed.remote_alerts
+        if remote.alert.segment == module.spec.segment
+        and remote.first_generation > answered
+        and remote.alert.generation >= status.rollout.generation
+    ]
     order = {"Breaker": 0, "Drift": 1, "Fallback": 2, "Latency": 3}
-    return min(found, key=lambda f: (order[f[1].kind.value], f[0].pod), default=None)
+    return min(found, key=lambda f: (order[f[1].kind.value], f[0]), default=None)
 
 
 def answer_alerts(draft: Draft) -> None:
@@ -58,8 +66,8 @@ def answer_alerts(draft: Draft) -> None:
         found = standing_alert(draft, module)
         if found is None:
             continue
-        report, alert = found
-        detail = f"{alert.detail or alert.kind.value} (pod {report.pod})"
+        source, alert = found
+        detail = f"{alert.detail or alert.kind.value} ({source})"
         if not draft.spec.rollout.auto_rollback:
             draft.notes.insert(0, f"{module.name}: {detail}; spec.rollout.autoRollback is off, waiting for a command")
             continue

@@ -112,7 +112,7 @@ class Bridge:
     ) -> None:
         self.network = network
         self.totals = Totals()
-        self._analysis = analysis
+        self.analysis = analysis
         self._random = random
         self._comparer = comparer
         self._alerted = alerted
@@ -254,7 +254,7 @@ class Bridge:
             watch = SegmentWatch(
                 segment=index,
                 generation=generation,
-                analysis=self._analysis,
+                analysis=self.analysis,
                 total=self.totals.segment(index),
                 risk=modules[index].risk if routed else None,
             )

@@ -14,6 +14,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from .breaker import AlertKind
 from .bridge import Bridge
 from .counters import LATENCY_BUCKETS_SECONDS, Histogram
 
@@ -77,6 +78,16 @@ class ServingCollector(Collector):
         for segment in state.segments:
             tripped.add_metric([str(segment.index)], float(segment.watch.alert is not None))
         yield tripped
+        limits = GaugeMetricFamily(
+            "ecompile_serving_limit", "Limit of spec.rollout.analysis, by alert.", labels=["kind"]
+        )
+        for kind, limit in (
+            (AlertKind.DRIFT, bridge.analysis.drift_limit),
+            (AlertKind.FALLBACK, bridge.analysis.fallback_limit),
+            (AlertKind.LATENCY, bridge.analysis.latency_regression_limit),
+        ):
+            limits.add_metric([kind.value], limit)
+        yield limits
         yield GaugeMetricFamily(
             "ecompile_serving_routing_generation",
             "Routing generation in force; 0: none.",

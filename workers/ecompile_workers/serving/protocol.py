@@ -46,6 +46,8 @@ class Options:
     """path=neural: answered by the original network."""
     explain: bool = False
     """explain=true: the answer says why, per segment."""
+    low_priority: bool = False
+    """priority=low: the first to be refused where much waits."""
 
 
 class InferRequest(NamedTuple):
@@ -97,7 +99,7 @@ def parse_options(parameters: object) -> Options:
         raise DataError(Code.REQUEST_INVALID, "parameters.path may be 'neural' (the original network), or left out.")
     if not isinstance(explain, bool):
         raise DataError(Code.REQUEST_INVALID, "parameters.explain must be true or false.")
-    return Options(neural_only=path == "neural", explain=explain)
+    return Options(neural_only=path == "neural", explain=explain, low_priority=parameters.get("priority") == "low")
 
 
 NO_OPTIONS: Final = Options()

@@ -33,6 +33,8 @@ INLINE_BODY_BYTES: Final = 256 << 10
 """Requests above this are parsed in a thread: orjson and numpy take about 1 ms for it."""
 COMPARISONS_PER_REQUEST: Final = 1
 """Results of comparisons that a request takes at most, so that many of them do not make one request slow."""
+LOW_PRIORITY_SHARE: Final = 0.25
+"""Of the queue that requests of low priority may fill; the rest is kept for the others."""
 NOT_READY_RETRY_SECONDS: Final = 1.0
 
 
@@ -106,6 +108,7 @@ class Service:
             rows=len(request.rows),
             seconds=bridge.network.row_seconds * len(request.rows),
             kind=request.options.neural_only,
+            share=LOW_PRIORITY_SHARE if request.options.low_priority else 1.0,
         )
         done = cast("_Done[RenderedT]", queued)
         bridge.totals.served(done.path, perf_counter() - start)

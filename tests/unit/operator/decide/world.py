@@ -38,6 +38,7 @@ from ecompile_operator.decide.observed import (
     ObservedPod,
     PodAlert,
     PodReport,
+    RemoteAlert,
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -76,6 +77,7 @@ class World:
     deployment: ObservedDeployment | None = None
     pods: tuple[ObservedPod, ...] = ()
     reports: dict[str, PodReport] = field(default_factory=dict)
+    remote_alerts: tuple[RemoteAlert, ...] = ()
     audit: list[AuditRecord] = field(default_factory=list)
     events: list[ModelEvent] = field(default_factory=list)
     segments: int = 1
@@ -100,6 +102,7 @@ class World:
             deployment=self.deployment,
             pods=self.pods,
             reports=tuple(self.reports.values()),
+            remote_alerts=self.remote_alerts,
             worker_image=self.worker_image,
             audit=AuditHead(sequence=newest.sequence, hash=newest.hash, generation=newest.generation)
             if newest is not None
@@ -141,8 +144,11 @@ class World:
             )
         if decision.serving is not None:
             life = decision.serving.life
+            replicas = max(self.spec.serving.replicas, decision.serving.least_replicas)
             if self.deployment is None or self.deployment.life != life:
-                self.deployment = ObservedDeployment(name="digits", life=life, replicas=self.spec.serving.replicas)
+                self.deployment = ObservedDeployment(name="digits", life=life, replicas=replicas)
+            elif self.deployment.replicas != replicas:
+                self.deployment = replace(self.deployment, replicas=replicas)
 
     def settle(self, *, limit: int = 50) -> None:
         """Decide until nothing changes."""
@@ -207,7 +213,7 @@ class World:
     def pods_ready(self) -> None:
         """The Deployment finishes its rolling update."""
         assert self.deployment is not None
-        replicas = self.spec.serving.replicas
+        replicas = self.deployment.replicas
         life = self.deployment.life
         self.deployment = replace(self.deployment, replicas=replicas, ready=replicas, updated=replicas)
         self.pods = tuple(ObservedPod(name=f"{life}-{i}", life=life, ready=True) for i in range(replicas))
@@ -226,6 +232,7 @@ class World:
         generation: int | None = None,
         alert: AlertKind | None = None,
         compiled_p50: float = 1e-5,
+        requests_per_second: float = 0.0,
     ) -> None:
         """Every pod reports: acknowledged, with the given traffic since."""
         acknowledged = self.status.routing.generation if generation is None else generation
@@ -265,7 +272,14 @@ class World:
                 generation=acknowledged,
                 counters=counters,
                 alerts=alerts,
+                requests_per_second=requests_per_second,
             )
+
+    def alertmanager(self, kind: AlertKind = AlertKind.DRIFT, *, since: int | None = None) -> None:
+        """Alertmanager says that an alert fires; `since`: the generation at which it said so first."""
+        now = self.status.routing.generation
+        alert = PodAlert(kind=kind, segment=0, value=0.5, limit=2e-3, detail="EcompileDrift: fires", generation=now)
+        self.remote_alerts = (RemoteAlert(alert=alert, first_generation=now if since is None else since),)
 
     def silence(self) -> None:
         """No pod has been heard of."""
