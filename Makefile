@@ -33,7 +33,7 @@ lint: setup ## ruff, mypy --strict, import-linter, generated files current
 	$(MAKE) --no-print-directory verify
 
 test-unit: setup ## Unit tests: no cluster, under two minutes
-	$(PYTEST) tests/unit
+	$(PYTEST) tests/unit --numprocesses auto --dist worksteal
 
 test-component: setup ## Component tests: a real API server, no root
 	$(PYTEST) tests/component

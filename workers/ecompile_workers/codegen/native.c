@@ -118,6 +118,33 @@ static PyType_Slot module_slots[] = {{Py_tp_new, module_new},
 static PyType_Spec module_spec = {"ecompile_workers.codegen._native.Module", sizeof(Module), 0, Py_TPFLAGS_DEFAULT,
                                   module_slots};
 
+// all_finite(values) -> bool: whether no float32 in the buffer is infinite or NaN (its exponent is not all ones).
+static PyObject *all_finite(PyObject *native, PyObject *values) {
+  Py_buffer view;
+  if (PyObject_GetBuffer(values, &view, PyBUF_C_CONTIGUOUS)) return NULL;
+  if (view.len % 4) {
+    PyErr_Format(PyExc_ValueError, "%zd bytes are not float32 values", view.len);
+    PyBuffer_Release(&view);
+    return NULL;
+  }
+  const uint32_t *bits = view.buf;
+  uint32_t bad = 0;
+  for (Py_ssize_t i = 0; i < view.len / 4; i++) bad |= (bits[i] & 0x7f800000u) == 0x7f800000u;
+  PyBuffer_Release(&view);
+  return PyBool_FromLong(!bad);
+}
+
+// fence(): what was written before is seen by other processes before what is written after.
+static PyObject *fence(PyObject *native, PyObject *nothing) {
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  Py_RETURN_NONE;
+}
+
+static PyMethodDef functions[] = {
+    {"fence", fence, METH_NOARGS, "orders accesses to memory shared with another process"},
+    {"all_finite", all_finite, METH_O, "all_finite(float32 buffer) -> bool"},
+    {NULL, NULL, 0, NULL}};
+
 static int execute(PyObject *native) {
   PyObject *type = PyType_FromSpec(&module_spec);
   if (!type) return -1;
@@ -127,6 +154,6 @@ static int execute(PyObject *native) {
 }
 
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute}, {0, NULL}};
-static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", "Calls generated code.", 0, NULL, slots,
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", "Calls generated code.", 0, functions, slots,
                                         NULL, NULL, NULL};
 PyMODINIT_FUNC PyInit__native(void) { return PyModuleDef_Init(&definition); }

@@ -7,24 +7,27 @@ requests. A request keeps the state it started with. `infer` may run on any thre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
-from math import isfinite
 from random import Random
-from time import thread_time
+from typing import NamedTuple
 
 import numpy as np
 from ecompile_crds.hybridmodel import Analysis
 from ecompile_crds.routing import RouteMode, RoutingTable
 
+from ..codegen._native import all_finite
 from ..codegen.abi import Reason
 from .breaker import Alert, SegmentWatch
 from .comparison import Comparer, Comparison
 from .counters import SegmentCounters, Totals
 from .modules import LoadedModule
 from .neural import Network, NeuralPath, Rows
+
+MAX_COMPARISONS = 1024
+"""Results taken at once: each costs about 10 microseconds."""
 
 
 class Served(StrEnum):
@@ -65,11 +68,13 @@ class RouteState:
     all_neural: bool
     as_routed: tuple[Served, ...]
     as_requested: tuple[Served, ...]
+    undrawn: tuple[tuple[bool, bool], ...]
+    """Per segment, whether the module answers and whether it is compared, where no route leaves that to a draw; else
+    empty."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """An answered request, before it is counted."""
+class Outcome(NamedTuple):
+    """An answered request, before it is counted. A tuple: one is made per request."""
 
     state: RouteState
     y: Rows
@@ -144,6 +149,8 @@ class Bridge:
                 assert alert is not None, "a new watch has no alert yet"
                 alerts.append(alert)
         self._state = _tripped(state, {alert.segment for alert in alerts})
+        if any(segment.compare > 0.0 for segment in self._state.segments):
+            self._comparer.prepare()
         for alert in alerts:
             self._count_trip(alert)
             self._alerted(alert)
@@ -155,9 +162,8 @@ class Bridge:
             return Outcome(state, self.network.whole(x), state.as_requested)
         if state.all_neural:
             return Outcome(state, self.network.whole(x), state.as_routed)
-        draw = self._random.random
-        draws = [(_uses_module(s, draw), s.compare > 0.0 and draw() < s.compare) for s in state.segments]
-        if not any(use or compare for use, compare in draws):
+        draws = state.undrawn or self._draw(state)
+        if not draws:
             return Outcome(state, self.network.whole(x), state.as_routed)
         served: list[Served] = []
         comparisons: list[Comparison] = []
@@ -169,6 +175,17 @@ class Bridge:
             if comparison is not None:
                 comparisons.append(comparison)
         return Outcome(state, x, tuple(served), tuple(comparisons), tuple(faults) if any(faults) else ())
+
+    def _draw(self, state: RouteState) -> Sequence[tuple[bool, bool]]:
+        """Per segment, whether the module answers and whether it is compared; empty where neither is drawn anywhere."""
+        draw = self._random.random
+        drawn, needed = [], False
+        for segment in state.segments:
+            use = _uses_module(segment, draw)
+            compare = segment.compare > 0.0 and draw() < segment.compare
+            needed = needed or use or compare
+            drawn.append((use, compare))
+        return drawn if needed else ()
 
     def settle(self, outcome: Outcome, *, requests: int = 1) -> None:
         """Count the requests that one pass answered, queue its comparisons, trip what must be tripped."""
@@ -192,11 +209,12 @@ class Bridge:
             if not self._comparer.submit(comparison):
                 comparison.watch.dropped()
 
-    def take_comparisons(self) -> None:
+    def take_comparisons(self, most: int = MAX_COMPARISONS) -> None:
         """Count finished comparisons and trip what must be tripped. Cheap when there are none; call it often."""
-        results = self._comparer.results
-        while results:
-            result = results.popleft()
+        for _ in range(most):
+            result = self._comparer.take()
+            if result is None:
+                return
             alert = result.watch.compared(result)
             if alert is not None:
                 self._trip(alert)
@@ -264,12 +282,14 @@ _OTHERWISE = {
 
 
 def _state(generation: int, segments: tuple[SegmentState, ...]) -> RouteState:
+    drawn = any(s.mode is RouteMode.CANARY or s.compare > 0.0 for s in segments)
     return RouteState(
         generation=generation,
         segments=segments,
         all_neural=all(s.mode is RouteMode.NEURAL for s in segments),
         as_routed=tuple(s.otherwise for s in segments),
         as_requested=tuple(Served.REQUESTED for _ in segments),
+        undrawn=() if drawn else tuple((s.mode is RouteMode.COMPILED, False) for s in segments),
     )
 
 
@@ -292,33 +312,21 @@ def _uses_module(segment: SegmentState, draw: Callable[[], float]) -> bool:
     return segment.mode is RouteMode.COMPILED
 
 
-def _all_finite(y: Rows) -> bool:
-    """Whether every element is finite. A finite sum says so in half the time; a sum can overflow though none is."""
-    return isfinite(np.add.reduce(y, None)) or bool(np.isfinite(y).all())
-
-
 def _run(segment: SegmentState, x: Rows, *, use: bool, compare: bool) -> tuple[Rows, Served, Comparison | None, str]:
     """One segment: its output, who gave it, the comparison drawn, and the sentence of a fault."""
     module, neural = segment.module, segment.neural
     if module is None:
         return neural(x), segment.otherwise, None, ""
-    start = thread_time() if compare else 0.0
     if not use:
         y = neural(x)
-        if not compare:
-            return y, segment.otherwise, None, ""
-        seconds = thread_time() - start
-        return y, segment.otherwise, Comparison(segment.watch, module, neural, x, y, False, seconds), ""
+        return y, segment.otherwise, Comparison(segment.watch, module, neural, x, y, False) if compare else None, ""
     y = np.empty((x.shape[0], module.outputs), dtype=np.float32)
     try:
         reason = module.run(x, y)
     except Exception as error:  # whatever the module's call raises, the network answers
         return neural(x), Served.FAULT, None, f"the module raised {type(error).__name__}: {error}"
-    if reason == Reason.OK and _all_finite(y):
-        if not compare:
-            return y, Served.COMPILED, None, ""
-        seconds = thread_time() - start
-        return y, Served.COMPILED, Comparison(segment.watch, module, neural, x, y, True, seconds), ""
+    if reason == 0 and all_finite(y):  # Reason.OK; comparing with the enum takes longer
+        return y, Served.COMPILED, Comparison(segment.watch, module, neural, x, y, True) if compare else None, ""
     answer = neural(x)
     if reason in (Reason.OK, Reason.NON_FINITE_OUTPUT) and np.isfinite(answer).all():
         return answer, Served.FAULT, None, "the module's output is not finite where the network's is"

@@ -180,4 +180,9 @@ class ControlClient:
 def _describe(error: BaseException) -> str:
     if isinstance(error, grpc.aio.AioRpcError):
         return f"{error.code().name}: {error.details()}"
+    if isinstance(error, TimeoutError):
+        return (
+            f"no connection within {CONNECT_SECONDS:g} s: is the operator there, and is its certificate valid, for the "
+            "name that is expected, and by the CA that is mounted?"
+        )
     return str(error) or type(error).__name__

@@ -69,6 +69,11 @@ class ServingCollector(Collector):
             for each in counters:
                 gauge.add_metric([str(each.segment)], getattr(each, field))
             yield gauge
+        yield CounterMetricFamily(
+            "ecompile_serving_comparer_restarts",
+            "Ends of the comparing process that were not meant.",
+            value=totals.comparer_restarts,
+        )
         tripped = GaugeMetricFamily("ecompile_serving_segment_tripped", "1: neural by the breaker.", labels=["segment"])
         for segment in state.segments:
             tripped.add_metric([str(segment.index)], float(segment.watch.alert is not None))

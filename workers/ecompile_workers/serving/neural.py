@@ -67,11 +67,10 @@ class Network:
     """Measured time of one row through the whole network."""
 
 
-def load_network(plan_uri: str, *, resolve: Callable[[str], str] = lambda uri: uri) -> Network:
-    """Read the plan and its files, check their digests, load and warm the sessions. `resolve` turns a URI into the one
-    by which this machine reaches the file.
+def read_plan(plan_uri: str, *, resolve: Callable[[str], str] = lambda uri: uri) -> Plan:
+    """Read and check a plan.
 
-    Raises DataError or ResourceError where a file is missing or altered, ModelError where it is no model.
+    Raises DataError or ResourceError where the file is missing or malformed.
     """
     content = store.read(resolve(plan_uri), what="ECO_PLAN_URI")
     try:
@@ -82,15 +81,31 @@ def load_network(plan_uri: str, *, resolve: Callable[[str], str] = lambda uri: u
         raise DataError(Code.DATA_MALFORMED, f"ECO_PLAN_URI: {plan_uri}: {where}: {first['msg']}.") from error
     if [segment.index for segment in plan.segments] != list(range(len(plan.segments))) or not plan.segments:
         raise DataError(Code.DATA_MALFORMED, f"ECO_PLAN_URI: {plan_uri}: segments are not numbered from 0.")
-    base = plan_uri.rsplit("/", 1)[0]
+    return plan
+
+
+def load_path(plan_uri: str, file: PlanFile, *, resolve: Callable[[str], str] = lambda uri: uri) -> NeuralPath:
+    """The session of one of the plan's files, which lie beside it.
+
+    Raises DataError or ResourceError where the file is missing or altered, ModelError where it is no model.
+    """
+    name = PurePosixPath(file.path).name
+    uri = f"{plan_uri.rsplit('/', 1)[0]}/{name}"
+    return NeuralPath(store.read(resolve(uri), digest=file.digest, what=name), what=name)
+
+
+def load_network(plan_uri: str, *, resolve: Callable[[str], str] = lambda uri: uri) -> Network:
+    """Read the plan and its files, check their digests, load and warm the sessions. `resolve` turns a URI into the one
+    by which this machine reaches the file.
+
+    Raises DataError or ResourceError where a file is missing or altered, ModelError where it is no model.
+    """
+    plan = read_plan(plan_uri, resolve=resolve)
     loaded: dict[str, NeuralPath] = {}
 
     def path(file: PlanFile) -> NeuralPath:
         if file.digest not in loaded:
-            name = PurePosixPath(file.path).name
-            loaded[file.digest] = NeuralPath(
-                store.read(resolve(f"{base}/{name}"), digest=file.digest, what=name), what=name
-            )
+            loaded[file.digest] = load_path(plan_uri, file, resolve=resolve)
         return loaded[file.digest]
 
     whole = path(plan.neural)

@@ -14,7 +14,9 @@ import grpc
 import numpy as np
 from ecompile_crds.errors import Code, DataError, EcompileError
 from ecompile_crds.plan import Plan, PlanTensor
+from google.protobuf.message import DecodeError, Message
 
+from .bridge import Served
 from .neural import Rows
 from .oip import inference_pb2 as pb
 from .protocol import (
@@ -35,6 +37,7 @@ from .protocol import (
     unknown_model,
 )
 from .service import Service
+from .usual import MAX_PREFIXES
 
 SERVICE_NAME: Final = "inference.GRPCInferenceService"
 TYPED_CONTENTS: Final[Mapping[str, str]] = {
@@ -51,8 +54,11 @@ TYPED_CONTENTS: Final[Mapping[str, str]] = {
 }
 """Field of InferTensorContents per datatype; FP16 has none and must be sent raw."""
 
-RequestT = TypeVar("RequestT")
-ResponseT = TypeVar("ResponseT")
+RAW_OUTPUT_TAG: Final = bytes([pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER << 3 | 2])
+"""Field raw_output_contents, with a length before its bytes."""
+
+RequestT = TypeVar("RequestT", bound=Message)
+ResponseT = TypeVar("ResponseT", bound=Message)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -106,6 +112,48 @@ def render_answer(
     return response
 
 
+class GrpcCodec:
+    """Messages to requests and answers to bytes. What answers of one routing generation have in common is put together
+    once: the bytes of a message are those of its fields, one after the other."""
+
+    def __init__(self, plan: Plan, *, model: str, version: str) -> None:
+        self._plan = plan
+        self._model = model
+        self._version = version
+        self._prefixes: dict[tuple[tuple[Served, ...], int, int], bytes] = {}
+
+    def parse(self, message: pb.ModelInferRequest) -> InferRequest:
+        """As parse_request."""
+        return parse_request(message, self._plan)
+
+    def render(self, request: InferRequest, answer: Answer) -> bytes:
+        """The message of render_answer, in bytes."""
+        outcome, y = answer.outcome, answer.y
+        key = (outcome.served, outcome.state.generation, y.shape[0])
+        prefix = self._prefixes.get(key) if request.identifier is None and not answer.explanation else None
+        if prefix is None:
+            whole = render_answer(request, answer, model=self._model, version=self._version, output=self._plan.output)
+            if request.identifier is not None or answer.explanation:
+                return whole.SerializeToString()
+            del whole.raw_output_contents[:]
+            prefix = whole.SerializeToString()
+            if len(self._prefixes) >= MAX_PREFIXES:
+                self._prefixes.clear()
+            self._prefixes[key] = prefix
+        raw = y.tobytes()
+        return b"%b%b%b%b" % (prefix, RAW_OUTPUT_TAG, _varint(len(raw)), raw)
+
+
+def _varint(value: int) -> bytes:
+    """As protobuf has lengths."""
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    found.append(value)
+    return bytes(found)
+
+
 def error_metadata(error: EcompileError) -> tuple[tuple[str, str], ...]:
     """Trailing metadata of an error: the fields that REST has in its body, and when gRPC's own retry comes back."""
     told = [("ecompile-code", str(int(error.code))), ("ecompile-retryable", str(error.retryable).lower())]
@@ -124,6 +172,7 @@ class GrpcServer:
         Raises DataError where the port is taken.
         """
         self._service = service
+        self._codec: GrpcCodec | None = None
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", MAX_BODY_BYTES + (1 << 16)),
@@ -148,30 +197,28 @@ class GrpcServer:
         await self._server.stop(grace_seconds)
 
     def _handlers(self) -> grpc.GenericRpcHandler[Any, Any]:
+        # Bytes in and bytes out: what cannot be decoded is told as any other bad request, not by gRPC as UNKNOWN.
         def unary(
-            method: Callable[[RequestT], Awaitable[ResponseT]], request: type[RequestT], response: type[ResponseT]
+            method: Callable[[RequestT], Awaitable[Message | bytes]], request: type[RequestT]
         ) -> grpc.RpcMethodHandler[Any, Any]:
-            async def guarded(message: RequestT, context: Context) -> ResponseT:
+            async def guarded(content: bytes, context: Context) -> bytes:
                 try:
-                    return await method(message)
+                    answer = await method(_decoded(request, content))
+                    return answer if isinstance(answer, bytes) else answer.SerializeToString()
                 except Exception as error:  # the border of a request: every error becomes a status
                     await _abort(context, self._service.failed(error))
 
-            return grpc.unary_unary_rpc_method_handler(
-                guarded,
-                request_deserializer=request.FromString,  # type: ignore[attr-defined]  # every message has it
-                response_serializer=response.SerializeToString,  # type: ignore[attr-defined]  # every message has it
-            )
+            return grpc.unary_unary_rpc_method_handler(guarded)
 
         return grpc.method_handlers_generic_handler(
             SERVICE_NAME,
             {
-                "ServerLive": unary(self._live, pb.ServerLiveRequest, pb.ServerLiveResponse),
-                "ServerReady": unary(self._ready, pb.ServerReadyRequest, pb.ServerReadyResponse),
-                "ServerMetadata": unary(self._server_metadata, pb.ServerMetadataRequest, pb.ServerMetadataResponse),
-                "ModelReady": unary(self._model_ready, pb.ModelReadyRequest, pb.ModelReadyResponse),
-                "ModelMetadata": unary(self._model_metadata, pb.ModelMetadataRequest, pb.ModelMetadataResponse),
-                "ModelInfer": unary(self._infer, pb.ModelInferRequest, pb.ModelInferResponse),
+                "ServerLive": unary(self._live, pb.ServerLiveRequest),
+                "ServerReady": unary(self._ready, pb.ServerReadyRequest),
+                "ServerMetadata": unary(self._server_metadata, pb.ServerMetadataRequest),
+                "ModelReady": unary(self._model_ready, pb.ModelReadyRequest),
+                "ModelMetadata": unary(self._model_metadata, pb.ModelMetadataRequest),
+                "ModelInfer": unary(self._infer, pb.ModelInferRequest),
             },
         )
 
@@ -208,24 +255,35 @@ class GrpcServer:
             outputs=[tensor(plan.output)],
         )
 
-    async def _infer(self, message: pb.ModelInferRequest) -> pb.ModelInferResponse:
+    def _loaded(self) -> GrpcCodec:
+        """Raises ResourceError (NOT_READY) while the model is loading."""
+        if self._codec is None:
+            service = self._service
+            plan = service.bridge.network.plan
+            self._codec = GrpcCodec(plan, model=service.model, version=service.version)
+        return self._codec
+
+    async def _infer(self, message: pb.ModelInferRequest) -> bytes:
         service = self._service
         self._known(message.model_name, message.model_version)
-        plan = service.bridge.network.plan
+        codec = self._loaded()
         size_bytes = message.ByteSize()
         if size_bytes > MAX_BODY_BYTES:
             raise too_large()
         service.admission.enter(size_bytes)
         try:
-            request = await service.parse(size_bytes, lambda: parse_request(message, plan))
-            return await service.infer(
-                request,
-                lambda answer: render_answer(
-                    request, answer, model=service.model, version=service.version, output=plan.output
-                ),
-            )
+            request = await service.parse(size_bytes, lambda: codec.parse(message))
+            return await service.infer(request, codec.render)
         finally:
             service.admission.leave(size_bytes)
+
+
+def _decoded(kind: type[RequestT], content: bytes) -> RequestT:
+    """Raises DataError where the bytes are no such message."""
+    try:
+        return kind.FromString(content)
+    except DecodeError as error:
+        raise DataError(Code.REQUEST_INVALID, f"the request is not a {kind.DESCRIPTOR.name} message.") from error
 
 
 async def _abort(context: Context, error: EcompileError) -> NoReturn:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from ecompile_crds.errors import Code, DataError, ModelError
@@ -50,9 +50,8 @@ class Options:
     """priority=low: the first to be refused where much waits."""
 
 
-@dataclass(frozen=True, slots=True)
-class InferRequest:
-    """A parsed request."""
+class InferRequest(NamedTuple):
+    """A parsed request. A tuple: one is made per request, and a frozen dataclass takes three times as long."""
 
     rows: Rows
     """[rows, features] float32, C-contiguous."""
@@ -62,8 +61,7 @@ class InferRequest:
     """REST: the output is wanted as bytes after the JSON."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What is told of one request."""
 
     outcome: Outcome

@@ -18,7 +18,7 @@ from ecompile_crds.errors import Code, EcompileError, InternalError, ResourceErr
 
 from .admission import Admission, Limits
 from .batching import Batcher
-from .bridge import Bridge, Outcome, Served
+from .bridge import Bridge, Outcome, Served, describe
 from .explanation import explain
 from .neural import Rows
 from .protocol import Answer, InferRequest
@@ -33,13 +33,15 @@ INLINE_BODY_BYTES: Final = 256 << 10
 """Requests above this are parsed in a thread: orjson and numpy take about 1 ms for it."""
 LOW_PRIORITY_SHARE: Final = 0.25
 """Of the queue that requests of low priority may fill; the rest is kept for the others."""
+COMPARISONS_PER_REQUEST: Final = 1
+"""Results of comparisons that a request takes at most, so that many of them do not make one request slow."""
 NOT_READY_RETRY_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Job(Generic[RenderedT]):
     request: InferRequest
-    render: Callable[[Answer], RenderedT]
+    render: Callable[[InferRequest, Answer], RenderedT]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +85,7 @@ class Service:
     def bridge(self) -> Bridge:
         """Raises ResourceError (NOT_READY) while the model is loading."""
         if self._bridge is None:
-            raise ResourceError(
-                Code.NOT_READY,
-                "the model is still loading; try again.",
-                retry_after_seconds=NOT_READY_RETRY_SECONDS,
-            )
+            raise not_ready()
         return self._bridge
 
     async def parse(self, size_bytes: int, parse: Callable[[], InferRequest]) -> InferRequest:
@@ -97,7 +95,7 @@ class Service:
         """
         return parse() if size_bytes <= INLINE_BODY_BYTES else await asyncio.to_thread(parse)
 
-    async def infer(self, request: InferRequest, render: Callable[[Answer], RenderedT]) -> RenderedT:
+    async def infer(self, request: InferRequest, render: Callable[[InferRequest, Answer], RenderedT]) -> RenderedT:
         """What `render` makes of the answer; it runs where the answer is computed.
 
         Raises ResourceError where too much waits already.
@@ -120,14 +118,16 @@ class Service:
         """Whether the work takes less time than handing it to a thread would be worth."""
         return self.bridge.network.row_seconds * len(request.rows) <= INLINE_SECONDS
 
-    def infer_now(self, request: InferRequest, render: Callable[[Answer], RenderedT]) -> RenderedT:
+    def infer_now(self, request: InferRequest, render: Callable[[InferRequest, Answer], RenderedT]) -> RenderedT:
         """`infer` of short work, at once."""
-        bridge, start = self.bridge, perf_counter()
-        bridge.take_comparisons()
-        outcome = bridge.infer(request.rows, neural_only=request.options.neural_only)
-        rendered = render(_answer(bridge, request, outcome, outcome.y))
+        start = perf_counter()
+        bridge, options = self._bridge or self.bridge, request.options
+        bridge.take_comparisons(COMPARISONS_PER_REQUEST)
+        outcome = bridge.infer(request.rows, neural_only=options.neural_only)
+        told = explain(outcome, request.rows, bridge.network.plan) if options.explain else ""
+        rendered = render(request, Answer(outcome, outcome.y, told))
         bridge.settle(outcome)
-        bridge.totals.served(outcome.path, perf_counter() - start)
+        bridge.totals.served(describe(outcome.served)[0], perf_counter() - start)
         return rendered
 
     def failed(self, error: Exception) -> EcompileError:
@@ -163,11 +163,18 @@ class Service:
         return results
 
 
+def not_ready() -> ResourceError:
+    """The error while the model is loading."""
+    return ResourceError(
+        Code.NOT_READY, "the model is still loading; try again.", retry_after_seconds=NOT_READY_RETRY_SECONDS
+    )
+
+
 def _alone(bridge: Bridge, job: _Job[RenderedT]) -> _Done[RenderedT]:
     request = job.request
     outcome = bridge.infer(request.rows, neural_only=request.options.neural_only)
     answer = _answer(bridge, request, outcome, outcome.y)
-    return _Done(job.render(answer), outcome.path, ((outcome, 1),))
+    return _Done(job.render(request, answer), outcome.path, ((outcome, 1),))
 
 
 def _together(bridge: Bridge, jobs: Sequence[_Job[RenderedT]]) -> list[_Done[RenderedT]] | None:
@@ -183,7 +190,7 @@ def _together(bridge: Bridge, jobs: Sequence[_Job[RenderedT]]) -> list[_Done[Ren
         end = start + len(job.request.rows)
         answer = _answer(bridge, job.request, outcome, outcome.y[start:end])
         settle = ((outcome, len(jobs)),) if start == 0 else ()
-        results.append(_Done(job.render(answer), outcome.path, settle))
+        results.append(_Done(job.render(job.request, answer), outcome.path, settle))
         start = end
     return results
 

@@ -17,11 +17,11 @@ from ecompile_workers.codegen.support import obstacle
 from ecompile_workers.ir import interpreter
 from ecompile_workers.ir.graph import DType, Graph
 from ecompile_workers.ir.torch_importer import import_module
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ..ir.torch_cases import CASES, Function
+from ..ir.torch_cases import CASES, Function, few
 from ..networks import wide_box
 
 LEVELS = cpu_levels()
@@ -45,14 +45,7 @@ def assert_compiled_equals_interpreter(graph: Graph, *, rows: int, level: str = 
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
-@settings(
-    max_examples=2,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
+@few(2)
 @given(data=st.data())
 def test_small_shapes(name: str, data: Any) -> None:
     torch.manual_seed(0)
