@@ -181,7 +181,7 @@ async def lead(
     webhook = await _start_webhook(client, cache, hub, identity, settings, leading) if settings.alerts_webhook else None
     health.watch_age = lambda: time.monotonic() - min(w.last_contact for w in watchers)
     registry = kopf.OperatorRegistry()
-    register(registry, cache)
+    register(registry, cache, namespaces=settings.watch_namespaces)
     try:
         async with asyncio.TaskGroup() as group:
             if settings.leader_elect:

@@ -31,10 +31,10 @@ INLINE_SECONDS: Final = 1e-3
 """Estimated work above which a request goes to a thread; a hop there costs about 0.1 ms."""
 INLINE_BODY_BYTES: Final = 256 << 10
 """Requests above this are parsed in a thread: orjson and numpy take about 1 ms for it."""
-COMPARISONS_PER_REQUEST: Final = 1
-"""Results of comparisons that a request takes at most, so that many of them do not make one request slow."""
 LOW_PRIORITY_SHARE: Final = 0.25
 """Of the queue that requests of low priority may fill; the rest is kept for the others."""
+COMPARISONS_PER_REQUEST: Final = 1
+"""Results of comparisons that a request takes at most, so that many of them do not make one request slow."""
 NOT_READY_RETRY_SECONDS: Final = 1.0
 
 
