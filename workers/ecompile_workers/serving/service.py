@@ -101,6 +101,7 @@ class Service:
         Raises ResourceError where too much waits already.
         """
         if self.short(request):
+            self.take_comparisons()
             return self.infer_now(request, render)
         bridge, start = self.bridge, perf_counter()
         queued = await self._batcher.submit(
@@ -114,6 +115,11 @@ class Service:
         bridge.totals.served(done.path, perf_counter() - start)
         return done.rendered
 
+    def take_comparisons(self) -> None:
+        """Count a little of what comparisons have found: before the next request is routed, best while nobody waits."""
+        if self._bridge is not None:
+            self._bridge.take_comparisons(COMPARISONS_PER_REQUEST)
+
     def short(self, request: InferRequest) -> bool:
         """Whether the work takes less time than handing it to a thread would be worth."""
         return self.bridge.network.row_seconds * len(request.rows) <= INLINE_SECONDS
@@ -122,7 +128,6 @@ class Service:
         """`infer` of short work, at once."""
         start = perf_counter()
         bridge, options = self._bridge or self.bridge, request.options
-        bridge.take_comparisons(COMPARISONS_PER_REQUEST)
         outcome = bridge.infer(request.rows, neural_only=options.neural_only)
         told = explain(outcome, request.rows, bridge.network.plan) if options.explain else ""
         rendered = render(request, Answer(outcome, outcome.y, told))
