@@ -109,7 +109,8 @@ class Strategy(StrEnum):
     SYMBOLIC = "symbolic"
 
 
-SUPPORTED_STRATEGIES = (Strategy.FOLD, Strategy.EXACT, Strategy.REGIONS)
+SUPPORTED_STRATEGIES = tuple(Strategy)
+"""Every member has a file in `distill/` of the workers; `strategies.py` there maps one to the other."""
 
 
 class Target(StrEnum):
@@ -128,8 +129,8 @@ class Distill(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
-                "!has(self.strategies) || self.strategies.all(s, s in ['fold','exact','regions'])",
-                "spec.distill.strategies: only fold, exact and regions are supported by this version",
+                "!has(self.strategies) || self.strategies.all(s, self.strategies.exists_one(t, t == s))",
+                "spec.distill.strategies: name each strategy once",
             ),
             (
                 "!has(self.targets) || self.targets.all(t, t in ['x86-64-v2','x86-64-v3','x86-64-v4'])",
@@ -138,7 +139,14 @@ class Distill(ApiModel):
         )
     )
 
-    strategies: list[Strategy] = Field(default=[Strategy.FOLD, Strategy.EXACT], min_length=1, max_length=8)
+    strategies: list[Strategy] = Field(
+        default=[Strategy.FOLD, Strategy.EXACT],
+        min_length=1,
+        max_length=8,
+        description="What is tried for each segment; the one measured fastest within spec.equivalence is used. fold "
+        "and exact compute what the network does; regions adds proven boxes; lowrank certifies each input; deadunits "
+        "and symbolic rest on samples.",
+    )
     targets: list[Target] = Field(
         default=[Target.X86_64_V2, Target.X86_64_V3, Target.X86_64_V4], min_length=1, max_length=8
     )

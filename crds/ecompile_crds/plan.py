@@ -46,6 +46,8 @@ class PlanSegment(ApiModel):
     neural: PlanFile
     macs: int = 0
     stability: float | None = None
+    predicted_microseconds: float | None = None
+    """Of compiled code, one row, by the cost model of the machine that profiled; None where it has none."""
 
 
 class Plan(ApiModel):

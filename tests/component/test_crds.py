@@ -42,7 +42,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
             {"autoscaling": {"minReplicas": 1, "maxReplicas": 2}, "resources": {"limits": {"memory": "1Gi"}}},
             "resources.requests.cpu",
         ),
-        ("distill.strategies", ["symbolic"], "only fold, exact and regions are supported"),
+        ("distill.strategies", ["exact", "exact"], "name each strategy once"),
         ("rollout.steps", [{"mode": "canary"}], "first step must be a shadow step"),
         ("revalidation.schedule", "hourly", "spec.revalidation.schedule"),
         ("rollout.windows", [{"start": "25:00", "durationMinutes": 5}], "spec.rollout.windows"),

@@ -56,6 +56,25 @@ def test_profile_distill_validate(root: Path) -> None:
     assert json.loads((folder / "stability.nfrsg").read_text())["units"] == 32
 
 
+def test_one_file_holds_both_splits(root: Path) -> None:
+    calibration, other = (np.random.default_rng(seed).normal(size=(300, 16)).astype(np.float32) for seed in (1, 2))
+    np.savez(root / "net" / "both.npz", inputs=calibration, x_test=other)
+    uri = "file:///artifacts/net/both.npz"
+    context = make_context(root, calibrationUri=uri, heldOutUri=uri)
+    inputs = (Tensor(name="x", shape=(16,)),)
+    np.testing.assert_array_equal(context.calibration(inputs), calibration)
+    np.testing.assert_array_equal(context.held_out(inputs), other)
+    assert run(context, index=0).profile is not None
+
+
+@pytest.mark.parametrize("name", ["", "#inputs"])
+def test_calibration_is_refused_as_held_out_data(root: Path, name: str) -> None:
+    np.savez(root / "net" / "one.npz", inputs=np.random.default_rng(1).normal(size=(300, 16)).astype(np.float32))
+    uri = "file:///artifacts/net/one.npz"
+    with pytest.raises(EcompileError, match=r"spec.heldOut .*its rows are those of spec.calibration"):
+        run(make_context(root, calibrationUri=uri, heldOutUri=f"{uri}{name}"), index=0)
+
+
 def test_running_a_job_again_gives_the_same_results(root: Path) -> None:
     first, second = run(make_context(root), index=0), run(make_context(root), index=0)
     assert first == second

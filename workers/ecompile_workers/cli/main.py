@@ -7,12 +7,16 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ecompile_crds import audit as chain
 from ecompile_crds.errors import EcompileError
 
 from .tracing import add_trace_commands
+
+if TYPE_CHECKING:
+    from ..distill.costs import CostModel
+    from ..ir.segments import Segment
 
 VERSION = "0.1.0"
 DEFAULT_ARTIFACTS = Path(".ecompile") / "artifacts"
@@ -91,20 +95,37 @@ def _top(arguments: argparse.Namespace) -> int:
 
 def _profile(arguments: argparse.Namespace) -> int:
     from ..codegen.support import obstacle
+    from ..distill.calibrate import cost_model
     from ..ir.load import load_source
     from ..ir.segments import split
 
+    graph = load_source(arguments.file).graph
+    costs = cost_model() if arguments.predict else None
     segments: list[dict[str, Any]] = [
-        {"name": s.name, "compilable": s.compilable, "reason": s.reason, "macs": s.graph.macs}
-        for s in split(load_source(arguments.file).graph, obstacle)
+        {
+            "name": s.name,
+            "compilable": s.compilable,
+            "reason": s.reason,
+            "macs": s.graph.macs,
+            **({"predictedMicroseconds": _predicted(costs, s)} if costs is not None else {}),
+        }
+        for s in split(graph, obstacle, costs)
     ]
     if arguments.json:
         print(json.dumps(segments, indent=1))
         return 0
     for segment in segments:
         what = "can be compiled" if segment["compilable"] else f"stays neural: {segment['reason']}"
-        print(f"{segment['name']}: {segment['macs']} multiply-adds, {what}")
+        predicted = segment.get("predictedMicroseconds")
+        told = f", predicted {predicted:g} us a row" if predicted is not None else ""
+        print(f"{segment['name']}: {segment['macs']} multiply-adds{told}, {what}")
     return 0
+
+
+def _predicted(costs: CostModel, segment: Segment) -> float:
+    """Of compiled code where it can be compiled, of ONNX Runtime elsewhere."""
+    side = costs.compiled_seconds if segment.compilable else costs.neural_seconds
+    return round(side(segment.graph) * 1e6, 3)
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
@@ -138,6 +159,9 @@ def _compile(arguments: argparse.Namespace) -> int:
         key=arguments.key,
         min_speedup=arguments.min_speedup,
         targets=arguments.targets,
+        strategies=arguments.strategies,
+        max_deviation=arguments.max_deviation,
+        max_relative_error=arguments.max_relative_error,
         as_json=arguments.json,
         say=say,
     )
@@ -240,6 +264,14 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--key", type=Path, help="ed25519 private key (PEM) to sign with; by default one is made")
     make.add_argument("--min-speedup", type=float, help="a module must beat ONNX Runtime by this factor")
     make.add_argument("--targets", nargs="+", metavar="LEVEL", help="x86-64-v2, x86-64-v3, x86-64-v4")
+    make.add_argument(
+        "--strategies",
+        nargs="+",
+        metavar="NAME",
+        help="what is tried for each segment: fold, exact, regions, lowrank, deadunits, symbolic; default: fold exact",
+    )
+    make.add_argument("--max-deviation", type=float, help="as spec.equivalence.maxDeviation; default 1e-4")
+    make.add_argument("--max-relative-error", type=float, help="as spec.equivalence.maxRelativeError; default 1e-3")
     write = add("emit", "a network as source code: C with vectors, Rust or typed Python", _emit)
     write.add_argument("source", type=Path, help=".onnx or .pt2")
     write.add_argument("-o", "--output", type=Path, required=True, help="folder; each language gets one in it")
@@ -291,6 +323,9 @@ def parser() -> argparse.ArgumentParser:
     top_command.add_argument("--once", action="store_true", help="show the figures of one interval and end")
     profile = add("profile", "how a network is cut, and what stays neural", _profile)
     profile.add_argument("file", type=Path)
+    profile.add_argument(
+        "--predict", action="store_true", help="by the cost model of this machine; measured once, then cached"
+    )
     add_trace_commands(add)
     inspect = add("inspect", "contents of a package or a bundle, after its signature is checked", _inspect)
     inspect.add_argument("file", type=Path)

@@ -16,6 +16,11 @@ from numpy.typing import NDArray
 
 CALIBRATION_NAMES = ("inputs", "input", "x", "X", "calibration", "calib", "x_train", "X_train", "train", "data")
 """Arrays looked for, in this order, where the URI names none (`...npz#name`)."""
+HELD_OUT_NAMES = (
+    *("held_out", "heldout", "heldOut", "x_test", "X_test", "test", "test_inputs"),
+    *("x_val", "X_val", "val", "validation", "x_valid", "X_valid"),
+)
+"""Arrays looked for first where rows that distillation has not seen are wanted: a file may hold both."""
 Parts = Mapping[str, tuple[int, ...]]
 """Inputs of a network that has several: name and shape (without batch), in order."""
 ELEMENT_TYPES: dict[str, np.dtype[Any]] = {
@@ -44,10 +49,11 @@ def parse(
     shape: tuple[int, ...],
     array: str | None = None,
     parts: Parts = MappingProxyType({}),
+    names: Sequence[str] = CALIBRATION_NAMES,
 ) -> Rows:
     """Rows for a network whose input has `shape` (without batch); `name` says which field or file they are from.
 
-    `array` picks one array of the file; otherwise the first of CALIBRATION_NAMES that is there, or the only one. Where
+    `array` picks one array of the file; otherwise the first of `names` that is there, or the only one. Where
     the network has several inputs, `parts`, the file has an array for each of them, by its name; or one of whole rows.
     Raises DataError naming the file and the array, saying what is wrong.
     """
@@ -58,7 +64,7 @@ def parse(
             if array is None and any(part in archive.files for part in parts):
                 columns = {part: archive[part] for part in parts if part in archive.files}
                 return Rows(inputs=_checked(side_by_side(columns, parts, name=name), where=name))
-            found = array or pick(archive.files)
+            found = array or pick(archive.files, names)
             if found is None or found not in archive.files:
                 raise DataError(
                     Code.DATA_MALFORMED,
@@ -140,9 +146,9 @@ def row_type(content: bytes, *, name: str, array: str | None = None) -> tuple[tu
     raise DataError(Code.DATA_MALFORMED, f"{name}: it has no array of rows; name it inputs, or add #name to the path.")
 
 
-def pick(present: Sequence[str]) -> str | None:
+def pick(present: Sequence[str], names: Sequence[str] = CALIBRATION_NAMES) -> str | None:
     """The array of rows among those of a file; None where none is called so, and there are several."""
-    found = next((key for key in CALIBRATION_NAMES if key in present), None)
+    found = next((key for key in names if key in present), None)
     return present[0] if found is None and len(present) == 1 else found
 
 

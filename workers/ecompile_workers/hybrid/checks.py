@@ -92,6 +92,6 @@ def _recompiled(bundle: Bundle, name: str) -> Claim:
         lower=np.asarray(bundle.meta["guard"]["lower"], dtype=np.float32),
         upper=np.asarray(bundle.meta["guard"]["upper"], dtype=np.float32),
     )
-    again = compile_graph(bundle.graph(), guard, levels=bundle.levels)
+    again = compile_graph(bundle.code_graph(), guard, levels=bundle.levels, regions=bundle.regions())
     wrong = [level for level in bundle.levels if again.libraries[level] != bundle.files[f"lib/{level}.so"]]
     return Claim(text=text, holds=not wrong, detail=", ".join(wrong))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from .graph import DType, Graph, Node, Tensor
 
 Obstacle = Callable[[Graph], str | None]
 """Why a part cannot be compiled, as the end of a sentence; None where it can. The code generator gives it."""
+
+DOUBT = 1.5
+"""Factor in favour of compiling: what is predicted is measured afterwards, and stays neural if it does not pay."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +39,24 @@ class _Run:
     reasons: list[str]
 
 
-def split(graph: Graph, obstacle: Obstacle) -> tuple[Segment, ...]:
+class Costs(Protocol):
+    """What parts take, in seconds per row; `distill/costs.py` has one that is calibrated on this machine."""
+
+    def compiled_seconds(self, graph: Graph) -> float: ...
+
+    def neural_seconds(self, graph: Graph) -> float: ...
+
+    @property
+    def neural_call_seconds(self) -> float:
+        """Of these, what one more session costs."""
+
+
+def split(graph: Graph, obstacle: Obstacle, costs: Costs | None = None) -> tuple[Segment, ...]:
     """Segments in order of execution; the output of one is the input of the next. At least one.
 
     A part that could be compiled but has nothing to multiply joins the neural part before it: cutting there would only
-    cost.
+    cost. With `costs`, so does every part between neural ones that would cost more than it saves; a network that can be
+    compiled as a whole is one segment, and measured.
     """
     runs: list[_Run] = []
     for part in blocks(graph):
@@ -49,12 +66,15 @@ def split(graph: Graph, obstacle: Obstacle) -> tuple[Segment, ...]:
         runs[-1].nodes.extend(part.nodes)
         runs[-1].reasons.extend([reason] if reason else [])
     merged: list[_Run] = []
-    for run in runs:
-        if run.compilable and _part(run.nodes, graph).macs == 0:
+    for index, run in enumerate(runs):
+        if run.compilable and not _worth_it(runs, index, graph, costs):
             run = _Run(compilable=False, nodes=run.nodes, reasons=[])
         if merged and not run.compilable and not merged[-1].compilable:
-            merged[-1].nodes.extend(run.nodes)
-            merged[-1].reasons.extend(run.reasons)
+            merged[-1] = _Run(
+                compilable=False,
+                nodes=[*merged[-1].nodes, *run.nodes],
+                reasons=[*merged[-1].reasons, *run.reasons],
+            )
         else:
             merged.append(run)
     return tuple(
@@ -66,6 +86,22 @@ def split(graph: Graph, obstacle: Obstacle) -> tuple[Segment, ...]:
         )
         for index, run in enumerate(merged)
     )
+
+
+def _worth_it(runs: list[_Run], index: int, graph: Graph, costs: Costs | None) -> bool:
+    """Whether a run that can be compiled is a segment of its own.
+
+    Each run can be judged by itself: leaving it neural joins it to its neighbours, whatever becomes of the others.
+    """
+    part = _part(runs[index].nodes, graph)
+    if part.macs == 0:
+        return False
+    neighbours = (index > 0) + (index < len(runs) - 1)
+    if costs is None or neighbours == 0:
+        return True
+    apart = costs.compiled_seconds(part) / DOUBT + (neighbours - 1) * costs.neural_call_seconds
+    joined = costs.neural_seconds(part) - costs.neural_call_seconds
+    return apart < joined
 
 
 def _opaque(graph: Graph) -> str | None:

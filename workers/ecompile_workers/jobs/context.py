@@ -9,20 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from ecompile_crds.errors import Code, DataError
 from ecompile_crds.jobs import JobInput
 from ecompile_crds.plan import Plan, PlanFile, PlanTensor
 from numpy.typing import NDArray
 
 from ..data import arrays, store
-from ..distill.measure import session
+from ..distill.measure import infer, session
 from ..ir import serialize
 from ..ir.graph import Graph, Tensor
 
 Progress = Callable[[str, float], None]
 Rows = NDArray[np.float32]
-BATCH_ROWS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +53,19 @@ class Context:
     def write(self, uri: str, content: bytes) -> str:
         return store.write(self.resolve(uri), content)
 
-    def rows(self, uri: str, *, digest: str | None, what: str, inputs: Sequence[Tensor | PlanTensor]) -> Rows:
-        """Input rows [rows, features] of a data file, for a network with these inputs."""
+    def rows(
+        self,
+        uri: str,
+        *,
+        digest: str | None,
+        what: str,
+        inputs: Sequence[Tensor | PlanTensor],
+        names: Sequence[str] = arrays.CALIBRATION_NAMES,
+    ) -> Rows:
+        """Input rows [rows, features] of a data file, for a network with these inputs.
+
+        `names`: arrays that are looked for where the URI names none.
+        """
         content = self.read(uri, digest=digest, what=what)
         _, _, array = uri.partition("#")
         return arrays.parse(
@@ -64,7 +74,31 @@ class Context:
             shape=inputs[0].shape if len(inputs) == 1 else (sum(each.size for each in inputs),),
             array=array or None,
             parts={each.name: each.shape for each in inputs} if len(inputs) > 1 else {},
+            names=names,
         ).inputs
+
+    def calibration(self, inputs: Sequence[Tensor | PlanTensor]) -> Rows:
+        """spec.calibration."""
+        job = self.job
+        return self.rows(job.calibration_uri, digest=job.calibration_digest, what="spec.calibration", inputs=inputs)
+
+    def held_out(self, inputs: Sequence[Tensor | PlanTensor], *, unlike: Rows | None = None) -> Rows | None:
+        """spec.heldOut, if it is given; arrays named like held-out ones come first.
+
+        Raises DataError where it is the calibration `unlike`.
+        """
+        job = self.job
+        if job.held_out_uri is None:
+            return None
+        names = (*arrays.HELD_OUT_NAMES, *arrays.CALIBRATION_NAMES)
+        found = self.rows(job.held_out_uri, digest=None, what="spec.heldOut", inputs=inputs, names=names)
+        if unlike is not None and np.array_equal(found, unlike):
+            raise DataError(
+                Code.DATA_MALFORMED,
+                f"spec.heldOut ({job.held_out_uri}): its rows are those of spec.calibration, so they would judge what "
+                "was made from them. Name another array with #name, give another file, or leave the field out.",
+            )
+        return found
 
 
 def read_plan(context: Context) -> Plan:
@@ -79,13 +113,6 @@ def plan_file(context: Context, file: PlanFile) -> bytes:
     assert context.job.plan_uri is not None
     base = context.job.plan_uri.rsplit("/", 1)[0]
     return context.read(f"{base}/{file.path}", digest=file.digest, what=file.path)
-
-
-def infer(neural: onnxruntime.InferenceSession, rows: Rows) -> Rows:
-    """Outputs [rows, outputs] of an ONNX Runtime session, in batches."""
-    sources = neural.get_inputs()
-    blocks = [rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS)]
-    return np.concatenate([arrays.gathered(neural.run(None, arrays.feeds(sources, block))) for block in blocks])
 
 
 def rows_at_segment(context: Context, plan: Plan, index: int, rows: Rows) -> Rows:

@@ -12,12 +12,13 @@ from ecompile_crds.plan import Plan, PlanFile, PlanSegment, PlanTensor
 
 from ..codegen.support import obstacle
 from ..data.store import digest_of
-from ..distill.measure import session
+from ..distill.calibrate import cached, cost_model
+from ..distill.measure import infer, session
 from ..ir.graph import DType, Tensor
 from ..ir.load import load_source, neural_segment
 from ..ir.segments import split
 from ..trace import capture, manifest, stability
-from .context import Context, infer, pack_graphs
+from .context import Context, pack_graphs
 
 DATATYPES: dict[DType, Literal["FP32", "INT64", "BOOL"]] = {
     DType.FLOAT32: "FP32",
@@ -44,10 +45,12 @@ def profile(context: Context) -> JobResult:
     graph = source.graph
     context.progress("read calibration", 0.2)
     inputs = graph.inputs or (graph.input,)
-    rows = context.rows(job.calibration_uri, digest=job.calibration_digest, what="spec.calibration", inputs=inputs)
-    if job.held_out_uri is not None:
-        context.rows(job.held_out_uri, digest=None, what="spec.heldOut", inputs=inputs)
+    rows = context.calibration(inputs)
+    context.held_out(inputs, unlike=rows)  # what is wrong with it is better said now
     segments = split(graph, obstacle)
+    costs = cost_model() if len(segments) > 1 else cached()
+    if costs is not None and len(segments) > 1:
+        segments = split(graph, obstacle, costs)
 
     def put(name: str, value: bytes) -> PlanFile:
         return PlanFile(path=name, digest=context.write(context.place("profile", name), value))
@@ -81,6 +84,11 @@ def profile(context: Context) -> JobResult:
                 neural=file,
                 macs=segment.graph.macs,
                 stability=score,
+                predicted_microseconds=(
+                    round(costs.compiled_seconds(segment.graph) * 1e6, 3)
+                    if costs is not None and segment.compilable
+                    else None
+                ),
             )
         )
         if segment.index + 1 < len(segments):

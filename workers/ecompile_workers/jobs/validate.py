@@ -14,11 +14,11 @@ from ecompile_crds.jobs import JobResult, ValidateReport
 from ..codegen.abi import GuardBox
 from ..codegen.bundle import read_bundle
 from ..codegen.levels import cpu_levels
-from ..distill.measure import measure, session
+from ..distill.measure import infer, measure, session
 from ..equivalence.page import to_html
 from ..equivalence.report import Report, Subject
 from ..equivalence.validate import validate
-from .context import Context, infer, plan_file, read_plan, rows_at_segment
+from .context import Context, plan_file, read_plan, rows_at_segment
 
 BUNDLE_FAULTS = frozenset(
     {Code.BUNDLE_ALTERED, Code.BUNDLE_UNTRUSTED, Code.BUNDLE_MALFORMED, Code.BUNDLE_INCOMPATIBLE, Code.DATA_MISSING}
@@ -49,9 +49,8 @@ def validate_segment(context: Context) -> JobResult:
             )
         )
     uri = job.held_out_uri or job.calibration_uri
-    digest = job.calibration_digest if job.held_out_uri is None else None
-    what = "spec.heldOut" if job.held_out_uri is not None else "spec.calibration"
-    rows = context.rows(uri, digest=digest, what=what, inputs=plan.network_inputs)
+    held_out = context.held_out(plan.network_inputs)
+    rows = held_out if held_out is not None else context.calibration(plan.network_inputs)
     rows = rows_at_segment(context, plan, job.segment, rows)
     neural = session(plan_file(context, segment.neural))
     policy = Equivalence.model_validate(job.equivalence)

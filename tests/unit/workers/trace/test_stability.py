@@ -47,7 +47,7 @@ def test_unit_that_never_fires_is_dead() -> None:
     assert np.flatnonzero(found.dead).tolist() == [3]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(derandomize=True, database=None, deadline=None, max_examples=30)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.floats(0, 1e8))
 def test_moments_of_blocks_are_those_of_all_rows(sizes: list[int], offset: float) -> None:
     rng = np.random.default_rng(len(sizes))
