@@ -16,12 +16,18 @@ RECHECK_SECONDS = 300.0
 """A trust ConfigMap that someone deleted or changed is put right after this time."""
 
 
+SETTLED_SECONDS = 5.0
+"""A namespace looked at within this time is not looked at again for each model in it: after a start that would be two
+reads per model. Such a model is not noted as seen, so that its next decision looks again."""
+
+
 class TrustKeeper:
     """Makes the signing Secret once per namespace, and keeps the trust ConfigMap current."""
 
-    def __init__(self, client: KubeClient, *, ca_certificate: str, clock: Callable[[], float]) -> None:
+    def __init__(self, client: KubeClient, *, clock: Callable[[], float], ca_certificate: str = "") -> None:
         self._client = client
-        self._ca_certificate = ca_certificate
+        self.ca_certificate = ca_certificate
+        """Of the control stream, PEM; known once this process leads."""
         self._clock = clock
         self._checked: dict[str, float] = {}
         self._models: dict[str, set[str]] = {}
@@ -36,6 +42,8 @@ class TrustKeeper:
         fresh = checked is not None and self._clock() - checked < RECHECK_SECONDS
         if fresh and model_uid in self._models[namespace]:
             return
+        if checked is not None and self._clock() - checked < SETTLED_SECONDS:
+            return
         try:
             secret = await self._client.get(SECRET, namespace, SIGNING_SECRET)
         except NotFound:
@@ -48,7 +56,7 @@ class TrustKeeper:
                 "get a new key pair (modules signed with the old one then need a new distillation)."
             )
         public_key = base64.b64decode(encoded).decode()
-        wanted = build_trust(namespace, public_key=public_key, ca_certificate=self._ca_certificate)
+        wanted = build_trust(namespace, public_key=public_key, ca_certificate=self.ca_certificate)
         found = await find(self._client, CONFIGMAP, namespace, wanted["metadata"]["name"])
         if found is None or found.get("data") != wanted["data"]:
             await self._client.apply(CONFIGMAP, wanted)

@@ -86,7 +86,6 @@ class World:
 
     def observed(self) -> Observed:
         """What `observe` would read now."""
-        newest = self.audit[-1] if self.audit else None
         return Observed(
             namespace="default",
             name="digits",
@@ -104,9 +103,7 @@ class World:
             reports=tuple(self.reports.values()),
             remote_alerts=self.remote_alerts,
             worker_image=self.worker_image,
-            audit=AuditHead(sequence=newest.sequence, hash=newest.hash, generation=newest.generation)
-            if newest is not None
-            else None,
+            audit=AuditHead.of(reversed(self.audit)) if self.audit else None,
         )
 
     def step(self, *, seconds: float = 1.0) -> Decision:
