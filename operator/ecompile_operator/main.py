@@ -116,7 +116,7 @@ async def work(
     term = assemble(client, settings, leading=leading, now=utc_now)
     health.watch_age = term.watch_age
     registry = kopf.OperatorRegistry()
-    register(registry, term.cache)
+    register(registry, term.cache, namespaces=settings.watch_namespaces)
     async with asyncio.TaskGroup() as group:
         group.create_task(term.follow())
         await term.known.wait()

@@ -83,6 +83,7 @@ class FastLane(HttpToolsProtocol):
                 if response is not None:
                     self._unset_keepalive_if_required()
                     self._send(response)
+                    self.server_app.answered()
                     return
         self._messages, self._answered_bytes = 0, -1
         self._overhead_bytes += len(data)

@@ -12,6 +12,7 @@ import onnxruntime
 from ecompile_crds.errors import Code, DataError, ModelError
 from ecompile_crds.plan import Plan, PlanFile
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from pydantic import ValidationError
 
 from ..data import store
@@ -45,14 +46,21 @@ class NeuralPath:
         """The file fixes the batch to one row; larger batches run row by row."""
 
     def __call__(self, rows: Rows) -> Rows:
-        """Outputs [rows, outputs]."""
+        """Outputs [rows, outputs].
+
+        Raises DataError where the network computes nothing of these inputs, such as a word that does not exist.
+        """
         count = rows.shape[0]
         if self._single_row and count > 1:
             return np.concatenate([self(rows[i : i + 1]) for i in range(count)])
-        if not self._simple:
-            return gathered(self._run(self._outputs, feeds(self._sources, rows)))
-        feed = rows.reshape(count, *self._shape).astype(self._dtype, copy=False)
-        result: Rows = self._run(self._outputs, {self._input: feed})[0]
+        try:
+            if not self._simple:
+                return gathered(self._run(self._outputs, feeds(self._sources, rows)))
+            feed = rows.reshape(count, *self._shape).astype(self._dtype, copy=False)
+            result: Rows = self._run(self._outputs, {self._input: feed})[0]
+        except InvalidArgument as error:
+            reason = str(error).strip().splitlines()[0]
+            raise DataError(Code.REQUEST_INVALID, f"the network computes nothing of these inputs: {reason}") from error
         return result.reshape(count, -1)
 
 

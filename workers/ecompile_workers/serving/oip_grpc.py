@@ -27,14 +27,17 @@ from .protocol import (
     SERVER_NAME,
     Answer,
     InferRequest,
-    check_outputs,
     check_tensor,
+    input_places,
+    joined,
     one_input,
     parse_options,
     rows_from_bytes,
     rows_from_values,
+    taken_apart,
     too_large,
     unknown_model,
+    wanted_outputs,
 )
 from .service import Service
 from .usual import MAX_PREFIXES
@@ -43,6 +46,7 @@ SERVICE_NAME: Final = "inference.GRPCInferenceService"
 TYPED_CONTENTS: Final[Mapping[str, str]] = {
     "FP32": "fp32_contents",
     "FP64": "fp64_contents",
+    "BOOL": "bool_contents",
     "INT8": "int_contents",
     "INT16": "int_contents",
     "INT32": "int_contents",
@@ -64,31 +68,36 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 def parse_request(message: pb.ModelInferRequest, plan: Plan) -> InferRequest:
     """Raises DataError naming the field at fault."""
-    one_input(len(message.inputs), plan)
-    if message.outputs:
-        check_outputs([each.name for each in message.outputs], plan.output)
+    if plan.inputs:
+        places = input_places([each.name for each in message.inputs], plan)
+    else:
+        one_input(len(message.inputs), plan)
+        places = [0]
+    parts = [_rows(message, place, each) for place, each in zip(places, plan.network_inputs, strict=True)]
     parameters = message.parameters
     return InferRequest(
-        rows=_rows(message, plan.input),
+        rows=parts[0] if len(parts) == 1 else joined(parts, plan),
         options=parse_options({name: _value(parameters[name]) for name in parameters}) if parameters else NO_OPTIONS,
         identifier=message.id or None,
+        outputs=wanted_outputs([each.name for each in message.outputs], plan) if message.outputs else (),
     )
 
 
-def _rows(message: pb.ModelInferRequest, expected: PlanTensor) -> Rows:
-    tensor, raw = message.inputs[0], message.raw_input_contents
-    rows = check_tensor(tensor.name, tensor.datatype, list(tensor.shape), expected)
+def _rows(message: pb.ModelInferRequest, place: int, expected: PlanTensor) -> Rows:
+    tensor, raw, where = message.inputs[place], message.raw_input_contents, f"inputs[{place}]"
+    rows = check_tensor(tensor.name, tensor.datatype, list(tensor.shape), expected, where)
     if raw:
-        if len(raw) != 1 or tensor.HasField("contents"):
+        if len(raw) != len(message.inputs) or tensor.HasField("contents"):
+            count = "one input; send one" if len(message.inputs) == 1 else "other inputs; send one each"
             raise DataError(
                 Code.REQUEST_INVALID,
-                f"raw_input_contents has {len(raw)} entries for one input; send one, and then no contents.",
+                f"raw_input_contents has {len(raw)} entries for {count}, and then no contents.",
             )
-        return rows_from_bytes(raw[0], tensor.datatype, rows, expected)
+        return rows_from_bytes(raw[place], tensor.datatype, rows, expected, where)
     field = TYPED_CONTENTS.get(tensor.datatype)
     if field is None:
         raise DataError(Code.REQUEST_INVALID, f"{tensor.datatype} has no typed contents; send raw_input_contents.")
-    return rows_from_values(np.asarray(getattr(tensor.contents, field)), rows, expected)
+    return rows_from_values(np.asarray(getattr(tensor.contents, field)), rows, expected, where)
 
 
 def _value(parameter: pb.InferParameter) -> object:
@@ -97,18 +106,23 @@ def _value(parameter: pb.InferParameter) -> object:
 
 
 def render_answer(
-    request: InferRequest, answer: Answer, *, model: str, version: str, output: PlanTensor
+    request: InferRequest, answer: Answer, *, model: str, version: str, plan: Plan
 ) -> pb.ModelInferResponse:
-    """The response; the output is raw, little-endian float32."""
+    """The response; outputs are raw, little-endian float32."""
+    parts = taken_apart(answer.y, request.outputs, plan)
     response = pb.ModelInferResponse(
-        model_name=model, model_version=version, id=request.identifier or "", raw_output_contents=[answer.y.tobytes()]
+        model_name=model,
+        model_version=version,
+        id=request.identifier or "",
+        raw_output_contents=[y.tobytes() for _, y in parts],
     )
     for name, value in answer.parameters().items():
         if isinstance(value, int):
             response.parameters[name].int64_param = value
         else:
             response.parameters[name].string_param = value
-    response.outputs.add(name=output.name, datatype="FP32", shape=[answer.y.shape[0], *output.shape])
+    for each, y in parts:
+        response.outputs.add(name=each.name, datatype="FP32", shape=[y.shape[0], *each.shape])
     return response
 
 
@@ -130,10 +144,11 @@ class GrpcCodec:
         """The message of render_answer, in bytes."""
         outcome, y = answer.outcome, answer.y
         key = (outcome.served, outcome.state.generation, y.shape[0])
-        prefix = self._prefixes.get(key) if request.identifier is None and not answer.explanation else None
+        usual = request.identifier is None and not answer.explanation and not self._plan.outputs
+        prefix = self._prefixes.get(key) if usual else None
         if prefix is None:
-            whole = render_answer(request, answer, model=self._model, version=self._version, output=self._plan.output)
-            if request.identifier is not None or answer.explanation:
+            whole = render_answer(request, answer, model=self._model, version=self._version, plan=self._plan)
+            if not usual:
                 return whole.SerializeToString()
             del whole.raw_output_contents[:]
             prefix = whole.SerializeToString()
@@ -245,14 +260,16 @@ class GrpcServer:
         plan = self._service.bridge.network.plan
 
         def tensor(each: PlanTensor) -> pb.ModelMetadataResponse.TensorMetadata:
-            return pb.ModelMetadataResponse.TensorMetadata(name=each.name, datatype="FP32", shape=[-1, *each.shape])
+            return pb.ModelMetadataResponse.TensorMetadata(
+                name=each.name, datatype=each.datatype, shape=[-1, *each.shape]
+            )
 
         return pb.ModelMetadataResponse(
             name=self._service.model,
             versions=[self._service.version],
             platform=PLATFORM,
-            inputs=[tensor(plan.input)],
-            outputs=[tensor(plan.output)],
+            inputs=[tensor(each) for each in plan.network_inputs],
+            outputs=[tensor(each) for each in plan.network_outputs],
         )
 
     def _loaded(self) -> GrpcCodec:

@@ -83,6 +83,10 @@ class App:
             return _failed(service.failed(error))
         return 200, headers, answer
 
+    def answered(self) -> None:
+        """The response of `answer_now` or `answer_body` is on its way: work that no client waits for."""
+        self._service.take_comparisons()
+
     def not_http(self) -> Response:
         """The response to bytes that are no request."""
         return _failed(self._service.failed(DataError(Code.REQUEST_INVALID, "this is no HTTP request.")))

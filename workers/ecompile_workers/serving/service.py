@@ -31,10 +31,10 @@ INLINE_SECONDS: Final = 1e-3
 """Estimated work above which a request goes to a thread; a hop there costs about 0.1 ms."""
 INLINE_BODY_BYTES: Final = 256 << 10
 """Requests above this are parsed in a thread: orjson and numpy take about 1 ms for it."""
-COMPARISONS_PER_REQUEST: Final = 1
-"""Results of comparisons that a request takes at most, so that many of them do not make one request slow."""
 LOW_PRIORITY_SHARE: Final = 0.25
 """Of the queue that requests of low priority may fill; the rest is kept for the others."""
+COMPARISONS_PER_REQUEST: Final = 1
+"""Results of comparisons that a request takes at most, so that many of them do not make one request slow."""
 NOT_READY_RETRY_SECONDS: Final = 1.0
 
 
@@ -101,6 +101,7 @@ class Service:
         Raises ResourceError where too much waits already.
         """
         if self.short(request):
+            self.take_comparisons()
             return self.infer_now(request, render)
         bridge, start = self.bridge, perf_counter()
         queued = await self._batcher.submit(
@@ -114,6 +115,11 @@ class Service:
         bridge.totals.served(done.path, perf_counter() - start)
         return done.rendered
 
+    def take_comparisons(self) -> None:
+        """Count a little of what comparisons have found: before the next request is routed, best while nobody waits."""
+        if self._bridge is not None:
+            self._bridge.take_comparisons(COMPARISONS_PER_REQUEST)
+
     def short(self, request: InferRequest) -> bool:
         """Whether the work takes less time than handing it to a thread would be worth."""
         return self.bridge.network.row_seconds * len(request.rows) <= INLINE_SECONDS
@@ -122,7 +128,6 @@ class Service:
         """`infer` of short work, at once."""
         start = perf_counter()
         bridge, options = self._bridge or self.bridge, request.options
-        bridge.take_comparisons(COMPARISONS_PER_REQUEST)
         outcome = bridge.infer(request.rows, neural_only=options.neural_only)
         told = explain(outcome, request.rows, bridge.network.plan) if options.explain else ""
         rendered = render(request, Answer(outcome, outcome.y, told))

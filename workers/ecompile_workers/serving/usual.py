@@ -73,7 +73,7 @@ class RestCodec:
     def render(self, request: InferRequest, answer: Answer) -> tuple[Headers, bytes]:
         """As rest.render_answer."""
         if request.binary_output or answer.explanation or not self._has_usual:
-            return render_answer(request, answer, model=self._model, version=self._version, output=self._plan.output)
+            return render_answer(request, answer, model=self._model, version=self._version, plan=self._plan)
         y = answer.y
         outcome = answer.outcome
         key = (outcome.served, outcome.state.generation, y.shape[0])
@@ -87,7 +87,7 @@ class RestCodec:
         """What comes before the numbers in an answer like this one."""
         empty = Answer(answer.outcome, answer.y[:, :0])
         request = InferRequest(answer.y[:, :0])
-        _, body = render_answer(request, empty, model=self._model, version=self._version, output=self._plan.output)
+        _, body = render_answer(request, empty, model=self._model, version=self._version, plan=self._plan)
         prefix = body.removesuffix(b"[]}]}")
         if len(self._prefixes) >= MAX_PREFIXES:
             self._prefixes.clear()

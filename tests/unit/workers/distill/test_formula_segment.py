@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from ecompile_crds.hybridmodel import Distill, Equivalence, Strategy, Target
 from ecompile_workers.codegen.levels import cpu_levels
+from ecompile_workers.distill.exact import exact
 from ecompile_workers.distill.orchestrator import Declined, Distilled, distill
 from ecompile_workers.distill.strategy import Policy, Replacement
+from ecompile_workers.distill.symbolic.sparse import SparseRegression
 from ecompile_workers.distill.symbolic.strategy import symbolic
 from ecompile_workers.ir import interpreter
 from ecompile_workers.ir.graph import Graph, Node, Op, Tensor, problems
@@ -18,6 +22,11 @@ from .times import told_times
 LOW, HIGH = 1.0, 5.0
 HIDDEN = 160
 LIMITS = Equivalence(max_relative_error=1e-2, max_deviation=1e-2, min_correlation=0.999)
+
+
+sought = partial(symbolic, engines=(SparseRegression(),))
+"""With the engine that takes milliseconds."""
+STRATEGIES = {Strategy.EXACT: exact, Strategy.SYMBOLIC: sought}
 
 
 def formula(x: np.ndarray) -> np.ndarray:
@@ -58,7 +67,7 @@ def test_the_network_has_learned_the_formula(network: Graph) -> None:
 
 
 def test_the_formula_comes_back(network: Graph) -> None:
-    found = symbolic(network, rows(600, 3), Policy(equivalence=LIMITS))
+    found = sought(network, rows(600, 3), Policy(equivalence=LIMITS))
     assert isinstance(found, Replacement), found
     assert problems(found.graph) == [] and found.graph.macs == 0
     x = rows(500, 4)
@@ -70,7 +79,7 @@ def test_the_formula_comes_back(network: Graph) -> None:
 def test_it_is_chosen_with_sampled_evidence_and_is_faster(network: Graph) -> None:
     policy = Distill(strategies=[Strategy.EXACT, Strategy.SYMBOLIC], targets=[Target(cpu_levels()[0])])
     neural = export(network).SerializeToString()
-    found = distill(network, neural, rows(600, 3), policy, equivalence=LIMITS)
+    found = distill(network, neural, rows(600, 3), policy, equivalence=LIMITS, strategies=STRATEGIES)
     assert isinstance(found, Distilled), found
     assert found.strategy == "symbolic"
     assert found.evidence.samples == 150 and found.evidence.kind == "sampled"
@@ -80,7 +89,7 @@ def test_it_is_chosen_with_sampled_evidence_and_is_faster(network: Graph) -> Non
 
 
 def test_limits_that_the_network_itself_does_not_keep_decline_it(network: Graph) -> None:
-    found = symbolic(network, rows(600, 3), Policy(equivalence=Equivalence(max_deviation=1e-7)))
+    found = sought(network, rows(600, 3), Policy(equivalence=Equivalence(max_deviation=1e-7)))
     assert isinstance(found, Declined)
     assert found.reason.startswith("symbolic: output 0: off by")
 
@@ -88,5 +97,7 @@ def test_limits_that_the_network_itself_does_not_keep_decline_it(network: Graph)
 def test_where_it_is_all_that_is_wanted_it_is_all_that_is_tried(network: Graph) -> None:
     policy = Distill(strategies=[Strategy.SYMBOLIC], targets=[Target(cpu_levels()[0])])
     neural = export(network).SerializeToString()
-    found = distill(network, neural, rows(600, 3), policy, equivalence=LIMITS, measure=told_times(1e-7))
+    found = distill(
+        network, neural, rows(600, 3), policy, equivalence=LIMITS, strategies=STRATEGIES, measure=told_times(1e-7)
+    )
     assert isinstance(found, Distilled) and [each.strategy for each in found.candidates] == ["symbolic"]

@@ -97,6 +97,13 @@ def test_a_word_that_does_not_exist_is_not_answered_by_the_module(package: Packa
         assert module(row)[0] != 0
 
 
+def test_the_network_itself_refuses_such_a_word(package: Package) -> None:
+    inputs = data(2, 4)
+    inputs["words"][1, 2] = WORDS
+    with pytest.raises(DataError, match=r"the network computes nothing of these inputs: .*indices element out of data"):
+        HybridSession(package).run_named(inputs)
+
+
 def test_missing_input_is_named(package: Package) -> None:
     inputs = data(3, 3)
     del inputs["mask"]

@@ -80,7 +80,7 @@ def test_rendered_as_rest_does(identifier: str | None, binary: bool, y: list[flo
     codec = RestCodec(PLAN, model="m", version="l")
     request = InferRequest(np.zeros((len(y), 6), dtype=np.float32), identifier=identifier, binary_output=binary)
     told = answer(y, explanation=explanation)
-    expected = rest.render_answer(request, told, model="m", version="l", output=PLAN.output)
+    expected = rest.render_answer(request, told, model="m", version="l", plan=PLAN)
     for _ in range(2):
         assert codec.render(request, told) == expected
 

@@ -5,6 +5,7 @@ The guard leaves no margin around the calibration: a network trained on a formul
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from ...ir.interpreter import run
 from ..guard import TIGHT, box
 from ..outcome import Declined
 from ..strategy import Policy, Replacement, Rows
-from .engine import MAX_INPUTS
+from .engine import MAX_INPUTS, Engine
 from .expression import Numbers
 from .printing import supported_by_graph, to_graph, to_text
 from .search import Formula, NoFormula, regress
@@ -27,7 +28,9 @@ JUDGING_EVERY = 4
 NOTE_CHARACTERS = 300
 
 
-def symbolic(graph: Graph, calibration: Rows, policy: Policy) -> Replacement | Declined:
+def symbolic(
+    graph: Graph, calibration: Rows, policy: Policy, *, engines: Sequence[Engine] | None = None
+) -> Replacement | Declined:
     """One expression per output, within spec.equivalence.maxDeviation of the segment wherever it was tried."""
     if graph.input.size > MAX_INPUTS:
         return Declined(reason=f"symbolic: {graph.input.size} inputs; formulas are sought for at most {MAX_INPUTS}")
@@ -38,7 +41,7 @@ def symbolic(graph: Graph, calibration: Rows, policy: Policy) -> Replacement | D
     if len(seen) == 0:
         return Declined(reason=f"symbolic: {len(rows)} calibration rows")
     tolerance = _tolerance(run(graph, seen).reshape(len(seen), -1), policy.equivalence.max_deviation)
-    found = regress(graph, seen.astype(np.float64), tolerance=tolerance, guard=guard)
+    found = regress(graph, seen.astype(np.float64), tolerance=tolerance, engines=engines, guard=guard)
     if isinstance(found, NoFormula):
         return Declined(reason=f"symbolic: {found.reason}")
     lacking = [each for each in found.expressions if not supported_by_graph(each)]
