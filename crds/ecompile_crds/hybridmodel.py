@@ -46,7 +46,7 @@ class Source(ApiModel):
 
 
 class DataRef(ApiModel):
-    """A `.npz` file with an array `inputs` (rows, features...) and, where known, `labels`."""
+    """A `.npz` file with an array `inputs` (rows, features...) and, where known, `labels` and `groups`."""
 
     uri: Uri
     digest: Digest | None = Field(default=None, description="If set, the file must have this digest.")
@@ -149,24 +149,36 @@ class Distill(ApiModel):
     )
 
 
+GroupName = Annotated[str, Field(min_length=1, max_length=64)]
+
+
 class Fairness(ApiModel):
-    """Gap between groups that a module may not widen. Not supported by this version: leave it out."""
-
-    groups: list[str] = Field(min_length=1, max_length=32)
-    max_gap: PositiveFraction = 0.05
-
-
-class Equivalence(ApiModel):
-    """What a module must show before it may serve."""
+    """Gap between groups that a module may not open: in validation, at each rollout step, and while it serves."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
-                "!has(self.fairness)",
-                "spec.equivalence.fairness: not supported by this version; remove the field",
+                "self.groups.all(g, self.groups.exists_one(h, h == g))",
+                "spec.equivalence.fairness.groups: each group may be named once",
             ),
         )
     )
+
+    groups: list[GroupName] = Field(
+        min_length=2,
+        max_length=32,
+        description="Groups to compare: values of the array `groups` in the data file, and of the request parameter "
+        "`group`.",
+    )
+    max_gap: PositiveFraction = Field(
+        default=0.05,
+        description="Limit of the difference between two groups in the share of answers beyond the limit of the "
+        "relative error.",
+    )
+
+
+class Equivalence(ApiModel):
+    """What a module must show before it may serve."""
 
     max_relative_error: PositiveFraction = Field(
         default=1e-3, description="Limit of delta: mean of |y - y'| / (|y| + 1e-6 + row scale) over the test inputs."
@@ -284,6 +296,10 @@ class Analysis(ApiModel):
     fallback_limit: PositiveFraction = Field(default=0.05, description="Limit of the share of requests refused.")
     latency_regression_limit: float = Field(
         default=0.20, gt=0, le=10, description="Compiled may be slower than neural by at most this share."
+    )
+    input_drift_limit: PositiveFraction = Field(
+        default=0.5,
+        description="Limit of the share of inputs further from the calibration sample than 95 % of that sample.",
     )
     false_alarm_interval: int = Field(
         default=1_000_000,

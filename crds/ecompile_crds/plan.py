@@ -42,12 +42,14 @@ class PlanSegment(ApiModel):
     neural: PlanFile
     macs: int = 0
     stability: float | None = None
+    reference: PlanFile | None = None
+    """What the calibration inputs look like here (trace/reference.py); since schema version 2."""
 
 
 class Plan(ApiModel):
     """How a network is cut. Segments are in order; the output of one is the input of the next."""
 
-    schema_version: int = 1
+    schema_version: int = 2
     namespace: str
     model: str
     life: str

@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 
 from ecompile_crds.routing import RoutingTable
 
-from ..decide.observed import PodReport
+from ..decide.observed import MergedEvidence, PodReport
+from .evidence import Merger, Wealth
 
 ModelKey = tuple[str, str]
 
@@ -38,6 +39,7 @@ class Hub:
         self._reports: dict[ModelKey, dict[str, PodReport]] = defaultdict(dict)
         self._steps: dict[ModelKey, dict[tuple[str, int], JobStep]] = defaultdict(dict)
         self._tables: dict[ModelKey, RoutingTable] = {}
+        self._merged: dict[ModelKey, Merger] = defaultdict(Merger)
         self._attached: dict[ModelKey, dict[asyncio.Queue[RoutingTable], str]] = defaultdict(dict)
 
     def attached(self) -> int:
@@ -72,12 +74,17 @@ class Hub:
                 queue.get_nowait()  # a pod that was slow to take the last one needs the newest only
             queue.put_nowait(table)
 
-    def report(self, key: ModelKey, report: PodReport) -> None:
+    def report(self, key: ModelKey, report: PodReport, wealth: tuple[Wealth, ...] = ()) -> None:
         """A pod reported. What changes decisions wakes the model; plain counters wait for its next look."""
         before = self._reports[key].get(report.pod)
         self._reports[key][report.pod] = report
-        if before is None or _significant(before) != _significant(report):
+        grown = self._merged[key].take(report.pod, report.generation, wealth)
+        if grown or before is None or _significant(before) != _significant(report):
             self._changed(key)
+
+    def evidence(self, key: ModelKey) -> tuple[MergedEvidence, ...]:
+        """What the sequential tests of all pods say together."""
+        return self._merged[key].evidence() if key in self._merged else ()
 
     def reports(self, key: ModelKey) -> tuple[PodReport, ...]:
         """Newest reports by pod name; long-silent pods are forgotten."""
@@ -106,7 +113,7 @@ class Hub:
 
     def forget(self, key: ModelKey) -> None:
         """The model is gone."""
-        for known in (self._reports, self._steps, self._tables):
+        for known in (self._reports, self._steps, self._tables, self._merged):
             known.pop(key, None)
 
 

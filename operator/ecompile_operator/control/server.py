@@ -11,9 +11,10 @@ from datetime import datetime
 import grpc
 from ecompile_crds.control import control_pb2, control_pb2_grpc
 
-from ..decide.observed import AlertKind, Counters, PodAlert, PodReport
+from ..decide.observed import AlertKind, Counters, GroupCounters, PodAlert, PodReport
 from ..kube.errors import KubeError
 from .auth import Authenticator, Caller
+from .evidence import Wealth
 from .hub import Hub, ModelKey
 from .tls import ServerIdentity
 
@@ -24,9 +25,21 @@ ALERT_KINDS = {
     control_pb2.DRIFT: AlertKind.DRIFT,
     control_pb2.FALLBACK: AlertKind.FALLBACK,
     control_pb2.LATENCY: AlertKind.LATENCY,
+    control_pb2.INPUT_DRIFT: AlertKind.INPUT_DRIFT,
+    control_pb2.GROUP_GAP: AlertKind.GROUP_GAP,
 }
+DETECTORS = {
+    control_pb2.DELTA: AlertKind.DRIFT,
+    control_pb2.EXCEEDANCE: AlertKind.DRIFT,
+    control_pb2.REFUSAL: AlertKind.FALLBACK,
+    control_pb2.INPUTS: AlertKind.INPUT_DRIFT,
+    control_pb2.GAP: AlertKind.GROUP_GAP,
+}
+"""Which alert a sequential test raises."""
+MAX_BETS = 64
 NOT_LEADER = "this operator is not the leader; connect again"
 MAX_NAME = 63
+MAX_GROUPS = 32
 Context = grpc.aio.ServicerContext[object, object]
 
 
@@ -52,7 +65,7 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         await self._authorise(context, caller, first.namespace, first.pod)
         key = (first.namespace, first.model)
         queue = self._hub.attach(key, first.pod)
-        self._hub.report(key, to_report(first, self._now()))
+        self._take(key, first)
         reader = asyncio.create_task(self._read(request_iterator, context, key, first.pod))
         try:
             while not reader.done():
@@ -78,7 +91,10 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
                 return
             if not self._leading():
                 return
-            self._hub.report(key, to_report(message, self._now()))
+            self._take(key, message)
+
+    def _take(self, key: ModelKey, message: control_pb2.Report) -> None:
+        self._hub.report(key, to_report(message, self._now()), to_wealth(message))
 
     async def Progress(  # the name is the RPC's
         self, request_iterator: AsyncIterator[control_pb2.JobProgress], context: Context
@@ -147,6 +163,10 @@ def to_report(message: control_pb2.Report, received_at: datetime) -> PodReport:
                 compiled_p50_seconds=c.compiled_p50_seconds,
                 neural_p50_seconds=c.neural_p50_seconds,
                 latency_samples=c.latency_samples,
+                groups=tuple(
+                    GroupCounters(group=g.group[:MAX_NAME], comparisons=g.comparisons, exceeded=g.exceeded)
+                    for g in c.groups[:MAX_GROUPS]
+                ),
             )
             for c in message.counters
         ),
@@ -163,6 +183,25 @@ def to_report(message: control_pb2.Report, received_at: datetime) -> PodReport:
         ),
         refused_generation=message.refused_generation,
         refused_reason=message.refused_reason[:500],
+    )
+
+
+def to_wealth(message: control_pb2.Report) -> tuple[Wealth, ...]:
+    """What the pod's detectors have seen; tests of later versions, and values that make no sense, are left out."""
+    return tuple(
+        Wealth(
+            kind=DETECTORS[each.detector],
+            detector=each.detector,
+            segment=counters.segment,
+            group=each.group[:MAX_NAME],
+            observations=each.observations,
+            log_wealth=tuple(each.log_wealth),
+            mean=each.mean,
+            limit=each.limit,
+        )
+        for counters in message.counters
+        for each in counters.detectors
+        if each.detector in DETECTORS and len(each.log_wealth) <= MAX_BETS and all(map(math.isfinite, each.log_wealth))
     )
 
 

@@ -72,6 +72,8 @@ class AlertKind(StrEnum):
     DRIFT = "Drift"
     FALLBACK = "Fallback"
     LATENCY = "Latency"
+    INPUT_DRIFT = "InputDrift"
+    GROUP_GAP = "GroupGap"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,16 @@ class PodAlert:
     limit: float
     detail: str
     generation: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupCounters:
+    """Comparisons of one group of spec.equivalence.fairness."""
+
+    group: str
+    comparisons: int = 0
+    exceeded: int = 0
+    """Of these, with a relative error beyond driftLimit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +113,23 @@ class Counters:
     compiled_p50_seconds: float = 0.0
     neural_p50_seconds: float = 0.0
     latency_samples: int = 0
+    groups: tuple[GroupCounters, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergedEvidence:
+    """What all pods together have seen of one sequential test at one segment, in one routing generation."""
+
+    kind: AlertKind
+    segment: int
+    generation: int
+    e_value: float
+    observations: int
+    pods: int
+    mean: float
+    """Of all observations, in the units of `limit`."""
+    limit: float
+    group: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +213,8 @@ class Observed:
     """`kind/name` of someone else who owns a Service of the wanted name."""
     pods: tuple[ObservedPod, ...] = ()
     reports: tuple[PodReport, ...] = ()
+    evidence: tuple[MergedEvidence, ...] = ()
+    """Of the sequential tests, over all pods."""
     audit: AuditHead | None = None
     progress: str = ""
     """Newest progress of a running Job, from the control stream."""

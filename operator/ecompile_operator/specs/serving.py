@@ -53,6 +53,7 @@ def build_deployment(desired: DesiredServing, owner: Owner, spec: HybridModelSpe
                 ECO_ARTIFACTS_URI=settings.artifacts_uri,
                 ECO_CONTROL_ADDRESS=settings.control_address,
                 ECO_ANALYSIS=spec.rollout.analysis.model_dump_json(by_alias=True),
+                **_fairness(spec),
                 ECO_PORT=str(PORT),
                 ECO_GRPC_PORT=str(GRPC_PORT),
                 HOME="/tmp",
@@ -93,6 +94,11 @@ def build_deployment(desired: DesiredServing, owner: Owner, spec: HybridModelSpe
             },
         },
     }
+
+
+def _fairness(spec: HybridModelSpec) -> dict[str, str]:
+    fairness = spec.equivalence.fairness
+    return {"ECO_FAIRNESS": fairness.model_dump_json(by_alias=True)} if fairness is not None else {}
 
 
 def _spread(model: str, key: str) -> Manifest:

@@ -20,6 +20,7 @@ ELEMENT_TYPES: dict[str, np.dtype[Any]] = {
     "tensor(int64)": np.dtype(np.int64),
 }
 """Inputs of networks, as ONNX Runtime names their types. Rows are float32, which holds numbers of words exactly."""
+GROUPS_NAME = "groups"
 LABEL_NAMES = ("labels", "y", "y_train", "y_test")
 
 
@@ -30,6 +31,8 @@ class Rows:
     inputs: NDArray[np.float32]
     """[rows, features]"""
     labels: NDArray[Any] | None = None
+    groups: NDArray[np.str_] | None = None
+    """[rows] group of each row."""
 
 
 def parse(
@@ -58,10 +61,10 @@ def parse(
                     "Name the array inputs, or add #name to the URI.",
                 )
             values = archive[found]
-            labels = _labels(archive, values)
+            labels, groups = _labels(archive, values), _groups(archive, values, name=name)
     except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError, AttributeError, TypeError) as error:
         raise DataError(Code.DATA_MALFORMED, f"{name}: not a readable .npz file: {error}.") from error
-    return Rows(inputs=_checked(values, where=f"{name}, array {found}", shape=shape), labels=labels)
+    return Rows(inputs=_checked(values, where=f"{name}, array {found}", shape=shape), labels=labels, groups=groups)
 
 
 def row_type(
@@ -93,6 +96,20 @@ def _labels(archive: Any, values: NDArray[Any]) -> NDArray[Any] | None:
             if values.ndim and labels.ndim and len(labels) == len(values):
                 return labels
     return None
+
+
+def _groups(archive: Any, values: NDArray[Any], *, name: str) -> NDArray[np.str_] | None:
+    if GROUPS_NAME not in archive.files:
+        return None
+    groups = archive[GROUPS_NAME]
+    if groups.ndim != 1 or not values.ndim or len(groups) != len(values) or groups.dtype.kind not in "UiuSb":
+        raise DataError(
+            Code.DATA_SHAPE,
+            f"{name}, array {GROUPS_NAME}: it must name the group of each of the {len(values) if values.ndim else 0} "
+            f"rows, as text or whole numbers; it has type {groups.dtype} and shape {groups.shape}.",
+        )
+    found: NDArray[np.str_] = groups.astype(np.str_)
+    return found
 
 
 def _checked(values: NDArray[Any], *, where: str, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from ecompile_crds.errors import Code, DataError
+from ecompile_crds.hybridmodel import Equivalence, Fairness
 from ecompile_crds.jobs import JobInput
 from ecompile_crds.plan import Plan, PlanFile
 from numpy.typing import NDArray
@@ -56,9 +58,37 @@ class Context:
 
     def rows(self, uri: str, *, digest: str | None, what: str, shape: tuple[int, ...]) -> Rows:
         """Input rows [rows, features] of a data file."""
+        return self.data(uri, digest=digest, what=what, shape=shape).inputs
+
+    def data(self, uri: str, *, digest: str | None, what: str, shape: tuple[int, ...]) -> arrays.Rows:
+        """Input rows of a data file, with labels and groups where it has them."""
         content = self.read(uri, digest=digest, what=what)
         _, _, array = uri.partition("#")
-        return arrays.parse(content, name=f"{what} ({uri})", shape=shape, array=array or None).inputs
+        return arrays.parse(content, name=f"{what} ({uri})", shape=shape, array=array or None)
+
+
+def fairness_groups(
+    equivalence: Equivalence, data: arrays.Rows, *, what: str
+) -> tuple[Fairness, NDArray[np.str_]] | None:
+    """What is asked about groups, and the group of each row; None where nothing is asked.
+
+    Raises DataError where the data do not name the groups that are asked about.
+    """
+    fairness = equivalence.fairness
+    if fairness is None:
+        return None
+    if data.groups is None:
+        raise DataError(
+            Code.DATA_MALFORMED,
+            f"{what}: it has no array named groups, which spec.equivalence.fairness needs; add the group of each row.",
+        )
+    missing = [group for group in fairness.groups if not (data.groups == group).any()]
+    if missing:
+        raise DataError(
+            Code.DATA_EMPTY,
+            f"{what}, array groups: no row is in group {missing[0]!r}, which spec.equivalence.fairness names.",
+        )
+    return fairness, data.groups
 
 
 def read_plan(context: Context) -> Plan:

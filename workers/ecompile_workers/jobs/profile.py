@@ -6,6 +6,7 @@ import io
 import tempfile
 from pathlib import Path
 
+from ecompile_crds.hybridmodel import Equivalence
 from ecompile_crds.jobs import JobResult, ProfileReport, SegmentReport
 from ecompile_crds.plan import Plan, PlanFile, PlanSegment, PlanTensor
 
@@ -15,8 +16,8 @@ from ..distill.measure import session
 from ..ir.graph import Tensor
 from ..ir.load import load_source, neural_segment
 from ..ir.segments import split
-from ..trace import capture, manifest, stability
-from .context import Context, infer, pack_graphs
+from ..trace import capture, manifest, reference, stability
+from .context import Context, fairness_groups, infer, pack_graphs
 
 TRACE_RATE = 0.1
 TRACE_SEED = 0
@@ -37,11 +38,14 @@ def profile(context: Context) -> JobResult:
         source = load_source(path, job.source_format)
     graph = source.graph
     context.progress("read calibration", 0.2)
-    rows = context.rows(
+    data = context.data(
         job.calibration_uri, digest=job.calibration_digest, what="spec.calibration", shape=graph.input.shape
     )
+    rows, what, judged = data.inputs, "spec.calibration", data
     if job.held_out_uri is not None:
-        context.rows(job.held_out_uri, digest=None, what="spec.heldOut", shape=graph.input.shape)
+        what = "spec.heldOut"
+        judged = context.data(job.held_out_uri, digest=None, what=what, shape=graph.input.shape)
+    fairness_groups(Equivalence.model_validate(job.equivalence), judged, what=what)
     segments = split(graph, obstacle)
 
     def put(name: str, value: bytes) -> PlanFile:
@@ -57,7 +61,7 @@ def profile(context: Context) -> JobResult:
         context.progress(segment.name, 0.3 + 0.5 * segment.index / len(segments))
         model = neural_segment(source, segment, len(segments)).SerializeToString()
         file = neural if len(segments) == 1 else put(f"{segment.name}.onnx", model)
-        score = None
+        score, known = None, None
         if segment.compilable:
             found = stability.measure(segment.graph, current)
             layers += found
@@ -65,6 +69,8 @@ def profile(context: Context) -> JobResult:
             if traced is None:
                 capture.capture(segment.graph, current, trace, model_digest=digest, rate=TRACE_RATE, seed=TRACE_SEED)
                 traced = put("trace.nfrtrace", trace.getvalue())
+            fitted = reference.fit(current)
+            known = put(f"{segment.name}.reference.npz", fitted.to_bytes()) if fitted is not None else None
         made.append(
             PlanSegment(
                 index=segment.index,
@@ -76,6 +82,7 @@ def profile(context: Context) -> JobResult:
                 neural=file,
                 macs=segment.graph.macs,
                 stability=score,
+                reference=known,
             )
         )
         if segment.index + 1 < len(segments):

@@ -18,7 +18,7 @@ from ..distill.measure import measure, session
 from ..equivalence.page import to_html
 from ..equivalence.report import Report, Subject
 from ..equivalence.validate import validate
-from .context import Context, infer, plan_file, read_plan, rows_at_segment
+from .context import Context, fairness_groups, infer, plan_file, read_plan, rows_at_segment
 
 BUNDLE_FAULTS = frozenset(
     {Code.BUNDLE_ALTERED, Code.BUNDLE_UNTRUSTED, Code.BUNDLE_MALFORMED, Code.BUNDLE_INCOMPATIBLE, Code.DATA_MISSING}
@@ -51,12 +51,21 @@ def validate_segment(context: Context) -> JobResult:
     uri = job.held_out_uri or job.calibration_uri
     digest = job.calibration_digest if job.held_out_uri is None else None
     what = "spec.heldOut" if job.held_out_uri is not None else "spec.calibration"
-    rows = context.rows(uri, digest=digest, what=what, shape=plan.input.shape)
-    rows = rows_at_segment(context, plan, job.segment, rows)
-    neural = session(plan_file(context, segment.neural))
+    data = context.data(uri, digest=digest, what=what, shape=plan.input.shape)
     policy = Equivalence.model_validate(job.equivalence)
+    asked = fairness_groups(policy, data, what=what)
+    rows = rows_at_segment(context, plan, job.segment, data.inputs)
+    neural = session(plan_file(context, segment.neural))
+    last = job.segment + 1 == len(plan.segments)
     outcome = validate(
-        module, lambda x: infer(neural, x), rows, policy, guard=_guard(bundle.meta), progress=context.progress
+        module,
+        lambda x: infer(neural, x),
+        rows,
+        policy,
+        guard=_guard(bundle.meta),
+        groups=asked[1] if asked is not None else None,
+        labels=data.labels if last else None,
+        progress=context.progress,
     )
     latency = measure(module, neural, rows[:1])
     subject = Subject(

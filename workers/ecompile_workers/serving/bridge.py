@@ -16,7 +16,7 @@ from random import Random
 from time import thread_time
 
 import numpy as np
-from ecompile_crds.hybridmodel import Analysis
+from ecompile_crds.hybridmodel import Analysis, Fairness
 from ecompile_crds.routing import RouteMode, RoutingTable
 
 from ..codegen.abi import Reason
@@ -54,6 +54,8 @@ class SegmentState:
     watch: SegmentWatch
     otherwise: Served
     """What is said of a request that the neural path answers as routed."""
+    routed_compare: float = 0.0
+    """What the route says; `compare` is 1 while the watch is suspicious."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +106,10 @@ class Bridge:
         random: Random,
         comparer: Comparer,
         alerted: Callable[[Alert], None] = lambda alert: None,
+        fairness: Fairness | None = None,
     ) -> None:
         self.network = network
+        self._fairness = fairness
         self.totals = Totals()
         self._analysis = analysis
         self._random = random
@@ -148,8 +152,8 @@ class Bridge:
             self._count_trip(alert)
             self._alerted(alert)
 
-    def infer(self, x: Rows, *, neural_only: bool = False) -> Outcome:
-        """Answer rows [rows, features] float32, C-contiguous."""
+    def infer(self, x: Rows, *, neural_only: bool = False, group: str = "") -> Outcome:
+        """Answer rows [rows, features] float32, C-contiguous. `group`: the request's label, for what is compared."""
         state = self._state
         if neural_only:
             return Outcome(state, self.network.whole(x), state.as_requested)
@@ -163,7 +167,7 @@ class Bridge:
         comparisons: list[Comparison] = []
         faults: list[str] = []
         for segment, (use, compare) in zip(state.segments, draws, strict=True):
-            x, how, comparison, fault = _run(segment, x, use=use, compare=compare)
+            x, how, comparison, fault = _run(segment, x, use=use, compare=compare, group=group)
             served.append(how)
             faults.append(fault)
             if comparison is not None:
@@ -200,6 +204,20 @@ class Bridge:
             alert = result.watch.compared(result)
             if alert is not None:
                 self._trip(alert)
+            self._attend(result.watch)
+
+    def _attend(self, watch: SegmentWatch) -> None:
+        """Compare each request at a segment that has just answered badly; as routed again once it has not for long."""
+        state = self._state
+        if watch.generation != state.generation:
+            return
+        segment = state.segments[watch.segment]
+        compare = 1.0 if watch.suspicious and segment.routed_compare > 0.0 else segment.routed_compare
+        if compare != segment.compare:
+            changed = replace(segment, compare=compare)
+            self._state = _state(
+                state.generation, tuple(changed if each is segment else each for each in state.segments)
+            )
 
     def counters(self) -> tuple[SegmentCounters, ...]:
         """Per segment, since the generation in force came into force."""
@@ -239,13 +257,16 @@ class Bridge:
                 analysis=self._analysis,
                 total=self.totals.segment(index),
                 risk=modules[index].risk if routed else None,
+                fairness=self._fairness,
             )
+            compare = route.compare if route is not None and routed else 0.0
             segments.append(
                 SegmentState(
                     index=index,
                     mode=mode if routed else RouteMode.NEURAL,
                     weight=route.weight if route is not None and routed and mode is RouteMode.CANARY else 0.0,
-                    compare=route.compare if route is not None and routed else 0.0,
+                    compare=compare,
+                    routed_compare=compare,
                     module=modules[index] if routed else None,
                     neural=neural,
                     watch=watch,
@@ -278,7 +299,7 @@ def _tripped(state: RouteState, indices: set[int]) -> RouteState:
     if not indices:
         return state
     segments = tuple(
-        replace(s, mode=RouteMode.NEURAL, weight=0.0, compare=0.0, otherwise=Served.TRIPPED)
+        replace(s, mode=RouteMode.NEURAL, weight=0.0, compare=0.0, routed_compare=0.0, otherwise=Served.TRIPPED)
         if s.index in indices
         else s
         for s in state.segments
@@ -297,7 +318,9 @@ def _all_finite(y: Rows) -> bool:
     return isfinite(np.add.reduce(y, None)) or bool(np.isfinite(y).all())
 
 
-def _run(segment: SegmentState, x: Rows, *, use: bool, compare: bool) -> tuple[Rows, Served, Comparison | None, str]:
+def _run(
+    segment: SegmentState, x: Rows, *, use: bool, compare: bool, group: str
+) -> tuple[Rows, Served, Comparison | None, str]:
     """One segment: its output, who gave it, the comparison drawn, and the sentence of a fault."""
     module, neural = segment.module, segment.neural
     if module is None:
@@ -308,7 +331,8 @@ def _run(segment: SegmentState, x: Rows, *, use: bool, compare: bool) -> tuple[R
         if not compare:
             return y, segment.otherwise, None, ""
         seconds = thread_time() - start
-        return y, segment.otherwise, Comparison(segment.watch, module, neural, x, y, False, seconds), ""
+        drawn = Comparison(segment.watch, module, neural, x, y, False, seconds, group, neural.reference)
+        return y, segment.otherwise, drawn, ""
     y = np.empty((x.shape[0], module.outputs), dtype=np.float32)
     try:
         reason = module.run(x, y)
@@ -318,7 +342,8 @@ def _run(segment: SegmentState, x: Rows, *, use: bool, compare: bool) -> tuple[R
         if not compare:
             return y, Served.COMPILED, None, ""
         seconds = thread_time() - start
-        return y, Served.COMPILED, Comparison(segment.watch, module, neural, x, y, True, seconds), ""
+        drawn = Comparison(segment.watch, module, neural, x, y, True, seconds, group, neural.reference)
+        return y, Served.COMPILED, drawn, ""
     answer = neural(x)
     if reason in (Reason.OK, Reason.NON_FINITE_OUTPUT) and np.isfinite(answer).all():
         return answer, Served.FAULT, None, "the module's output is not finite where the network's is"

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..codegen.abi import Reason
 from ..equivalence.metrics import TINY
+from ..trace.reference import Reference
 from .modules import LoadedModule
 from .neural import NeuralPath, Rows
 
@@ -40,6 +41,9 @@ class Comparison:
     compiled: bool
     """Whether `answer` is the module's."""
     seconds: float
+    group: str = ""
+    """The request's group label, where it has one."""
+    reference: Reference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,9 @@ class Compared:
     neural_seconds: float = 0.0
     refused: bool = False
     fault: str = ""
+    group: str = ""
+    far: float | None = None
+    """Share of the rows that are far from the calibration sample; None where nothing is known of it."""
 
 
 def relative_error(neural: Rows, compiled: Rows) -> float | None:
@@ -86,7 +93,8 @@ def compare(job: Comparison) -> Compared:
     if not np.isfinite(compiled[finite]).all():
         return Compared(job.watch, shadow, fault="the module's output is not finite where the network's is")
     delta = relative_error(neural, compiled)
-    return Compared(job.watch, shadow, delta, compiled_seconds, neural_seconds)
+    far = job.reference.far(job.x) if job.reference is not None else None
+    return Compared(job.watch, shadow, delta, compiled_seconds, neural_seconds, group=job.group, far=far)
 
 
 class Comparer:

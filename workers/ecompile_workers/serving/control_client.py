@@ -22,6 +22,7 @@ from ecompile_crds.names import CA_KEY
 from .adoption import Adopter
 from .breaker import AlertKind
 from .bridge import Bridge
+from .counters import SegmentCounters
 from .routing import parse_table, read_mounted
 from .settings import Settings
 
@@ -41,6 +42,8 @@ KINDS = {
     AlertKind.DRIFT: control_pb2.DRIFT,
     AlertKind.FALLBACK: control_pb2.FALLBACK,
     AlertKind.LATENCY: control_pb2.LATENCY,
+    AlertKind.INPUT_DRIFT: control_pb2.INPUT_DRIFT,
+    AlertKind.GROUP_GAP: control_pb2.GROUP_GAP,
 }
 
 
@@ -153,7 +156,7 @@ class ControlClient:
             pod=self._settings.pod,
             life=self._settings.life,
             acknowledged_generation=self._bridge.state.generation,
-            counters=[control_pb2.SegmentCounters(**asdict(each)) for each in counters],
+            counters=[to_message(each) for each in counters],
             alerts=[
                 control_pb2.Alert(
                     kind=KINDS[alert.kind],
@@ -170,6 +173,14 @@ class ControlClient:
             loaded_modules=self._bridge.modules(),
             requests_per_second=(total - counted) / (now - before) if now > before else 0.0,
         )
+
+
+def to_message(counters: SegmentCounters) -> control_pb2.SegmentCounters:
+    """Field for field."""
+    told = asdict(counters)
+    detectors = [control_pb2.DetectorEvidence(**each) for each in told.pop("detectors")]
+    groups = [control_pb2.GroupCounters(**each) for each in told.pop("groups")]
+    return control_pb2.SegmentCounters(**told, detectors=detectors, groups=groups)
 
 
 def _describe(error: BaseException) -> str:

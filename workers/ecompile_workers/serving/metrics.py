@@ -68,6 +68,15 @@ class ServingCollector(Collector):
             for each in counters:
                 gauge.add_metric([str(each.segment)], getattr(each, field))
             yield gauge
+        evidence = GaugeMetricFamily(
+            "ecompile_serving_segment_detector_e_value",
+            "E-value of each sequential test; group: of the group gap only.",
+            labels=["segment", "detector", "group"],
+        )
+        for each in counters:
+            for seen in each.detectors:
+                evidence.add_metric([str(each.segment), seen.detector.name.lower(), seen.group], seen.e_value)
+        yield evidence
         tripped = GaugeMetricFamily("ecompile_serving_segment_tripped", "1: neural by the breaker.", labels=["segment"])
         for segment in state.segments:
             tripped.add_metric([str(segment.index)], float(segment.watch.alert is not None))

@@ -10,12 +10,14 @@ from pathlib import PurePosixPath
 import numpy as np
 import onnxruntime
 from ecompile_crds.errors import Code, DataError, ModelError
-from ecompile_crds.plan import Plan, PlanFile
+from ecompile_crds.plan import Plan, PlanFile, PlanSegment
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ..data import store
 from ..data.arrays import ELEMENT_TYPES
+from ..trace import reference as references
+from ..trace.reference import Reference
 
 Rows = NDArray[np.float32]
 WARM_RUNS = 5
@@ -24,7 +26,9 @@ WARM_RUNS = 5
 class NeuralPath:
     """One ONNX Runtime session; takes and gives rows [rows, features] float32. Safe to call from several threads."""
 
-    def __init__(self, model: bytes, *, what: str) -> None:
+    def __init__(self, model: bytes, *, what: str, reference: Reference | None = None) -> None:
+        """`reference`: what the inputs of calibration looked like here, where that is known."""
+        self.reference = reference
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -91,10 +95,28 @@ def load_network(plan_uri: str, *, resolve: Callable[[str], str] = lambda uri: u
 
     whole = path(plan.neural)
     segments = tuple(path(segment.neural) for segment in plan.segments)
+    for segment, each in zip(plan.segments, segments, strict=True):
+        each.reference = _reference(segment, base, resolve)
     row = np.zeros((1, plan.input.size), dtype=np.float32)
     for segment, each in zip(plan.segments, segments, strict=True):
         each(np.zeros((1, segment.input.size), dtype=np.float32))
     return Network(plan=plan, whole=whole, segments=segments, row_seconds=_measure(whole, row))
+
+
+def _reference(segment: PlanSegment, base: str, resolve: Callable[[str], str]) -> Reference | None:
+    """Of a plan's segment; None where the plan is older than references, or has too few rows for one."""
+    if segment.reference is None:
+        return None
+    content = store.read(
+        resolve(f"{base}/{segment.reference.path}"), digest=segment.reference.digest, what=segment.reference.path
+    )
+    found = references.read(content, name=segment.reference.path)
+    if found.features != segment.input.size:
+        raise DataError(
+            Code.DATA_SHAPE,
+            f"{segment.reference.path}: {found.features} features; {segment.name} has {segment.input.size}.",
+        )
+    return found
 
 
 def _measure(path: NeuralPath, row: Rows) -> float:

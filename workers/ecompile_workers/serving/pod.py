@@ -133,7 +133,14 @@ async def _run(settings: Settings, app: App) -> None:
         client.wake()
 
     comparer = Comparer(arrived=arrived)
-    bridge = Bridge(network, analysis=settings.analysis, random=random, comparer=comparer, alerted=alerted)
+    bridge = Bridge(
+        network,
+        analysis=settings.analysis,
+        random=random,
+        comparer=comparer,
+        alerted=alerted,
+        fairness=settings.fairness,
+    )
     identity = Identity(namespace=settings.namespace, model=settings.model, life=settings.life)
     journal, checkpoint = Journal(settings.state_dir), Checkpoint(settings.state_dir)
     store = ModuleStore(network.plan, lambda: trusted_keys(settings.trust_dir), journal=journal)

@@ -46,6 +46,8 @@ class Options:
     """path=neural: answered by the original network."""
     explain: bool = False
     """explain=true: the answer says why, per segment."""
+    group: str = ""
+    """group=...: the group whose errors this request counts for (spec.equivalence.fairness)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +101,14 @@ def parse_options(parameters: object) -> Options:
         raise DataError(Code.REQUEST_INVALID, "parameters.path may be 'neural' (the original network), or left out.")
     if not isinstance(explain, bool):
         raise DataError(Code.REQUEST_INVALID, "parameters.explain must be true or false.")
-    return Options(neural_only=path == "neural", explain=explain)
+    group = parameters.get("group", "")
+    if not isinstance(group, str) or len(group) > MAX_GROUP:
+        raise DataError(Code.REQUEST_INVALID, f"parameters.group must be a string of at most {MAX_GROUP} characters.")
+    return Options(neural_only=path == "neural", explain=explain, group=group)
 
 
 NO_OPTIONS: Final = Options()
+MAX_GROUP: Final = 64
 
 
 def check_tensor(name: object, datatype: object, shape: object, expected: PlanTensor) -> int:

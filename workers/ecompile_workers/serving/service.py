@@ -107,7 +107,7 @@ class Service:
             cast("_Job[object]", _Job(request, render)),
             rows=len(request.rows),
             seconds=bridge.network.row_seconds * len(request.rows),
-            kind=request.options.neural_only,
+            kind=(request.options.neural_only, request.options.group),
         )
         done = cast("_Done[RenderedT]", queued)
         bridge.totals.served(done.path, perf_counter() - start)
@@ -121,7 +121,7 @@ class Service:
         """`infer` of short work, at once."""
         bridge, start = self.bridge, perf_counter()
         bridge.take_comparisons()
-        outcome = bridge.infer(request.rows, neural_only=request.options.neural_only)
+        outcome = bridge.infer(request.rows, neural_only=request.options.neural_only, group=request.options.group)
         rendered = render(_answer(bridge, request, outcome, outcome.y))
         bridge.settle(outcome)
         bridge.totals.served(outcome.path, perf_counter() - start)
@@ -162,7 +162,7 @@ class Service:
 
 def _alone(bridge: Bridge, job: _Job[RenderedT]) -> _Done[RenderedT]:
     request = job.request
-    outcome = bridge.infer(request.rows, neural_only=request.options.neural_only)
+    outcome = bridge.infer(request.rows, neural_only=request.options.neural_only, group=request.options.group)
     answer = _answer(bridge, request, outcome, outcome.y)
     return _Done(job.render(answer), outcome.path, ((outcome, 1),))
 
@@ -171,7 +171,8 @@ def _together(bridge: Bridge, jobs: Sequence[_Job[RenderedT]]) -> list[_Done[Ren
     """One pass for all. None where a module refused: then each is asked alone, so that one client's input is not
     counted against the others'."""
     rows = np.concatenate([job.request.rows for job in jobs])
-    outcome = bridge.infer(rows, neural_only=jobs[0].request.options.neural_only)
+    options = jobs[0].request.options
+    outcome = bridge.infer(rows, neural_only=options.neural_only, group=options.group)
     if Served.OUTSIDE_GUARD in outcome.served or Served.FAULT in outcome.served:
         return None
     results: list[_Done[RenderedT]] = []

@@ -7,13 +7,16 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ecompile_crds import names
 from ecompile_crds.errors import Code, DataError
-from ecompile_crds.hybridmodel import Analysis
+from ecompile_crds.hybridmodel import Analysis, Fairness
 from pydantic import ValidationError
 
 from .watchdog import HANG_SECONDS
+
+Document = TypeVar("Document", Analysis, Fairness)
 
 DEFAULT_PORT = 8080
 DEFAULT_GRPC_PORT = 8081
@@ -44,6 +47,8 @@ class Settings:
     """Outlives the container, not the pod: crash journal and detectors' state."""
     hang_seconds: float = HANG_SECONDS
     """A module that is in one call for longer ends the process."""
+    fairness: Fairness | None = None
+    """Groups whose errors are compared; None where the model names none."""
     host: str = "0.0.0.0"
     """Address that both servers listen on."""
 
@@ -68,7 +73,8 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         artifacts_uri=environ.get("ECO_ARTIFACTS_URI", "") or f"file://{names.ARTIFACTS_PATH}",
         control_address=_address(environ.get("ECO_CONTROL_ADDRESS", "").strip()),
         control_server_name=environ.get("ECO_CONTROL_SERVER_NAME", "").strip(),
-        analysis=_analysis(environ.get("ECO_ANALYSIS", "")),
+        analysis=_document("ECO_ANALYSIS", environ.get("ECO_ANALYSIS", ""), Analysis) or Analysis(),
+        fairness=_document("ECO_FAIRNESS", environ.get("ECO_FAIRNESS", ""), Fairness),
         port=_port("ECO_PORT", environ.get("ECO_PORT", "") or str(DEFAULT_PORT)),
         grpc_port=_grpc_port(environ.get("ECO_GRPC_PORT", "") or str(DEFAULT_GRPC_PORT)),
         pod=environ.get("POD_NAME", "") or socket.gethostname(),
@@ -110,12 +116,12 @@ def _address(text: str) -> str:
     return text
 
 
-def _analysis(text: str) -> Analysis:
+def _document(name: str, text: str, kind: type[Document]) -> Document | None:
     if not text.strip():
-        return Analysis()
+        return None
     try:
-        return Analysis.model_validate_json(text)
+        return kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise DataError(Code.SPEC_INVALID, f"ECO_ANALYSIS: {where}: {first['msg']}.") from error
+        raise DataError(Code.SPEC_INVALID, f"{name}: {where}: {first['msg']}.") from error

@@ -30,7 +30,9 @@ from ecompile_operator.decide.observed import (
     AlertKind,
     AuditHead,
     Counters,
+    GroupCounters,
     JobPhase,
+    MergedEvidence,
     Observed,
     ObservedDeployment,
     ObservedJob,
@@ -76,6 +78,7 @@ class World:
     deployment: ObservedDeployment | None = None
     pods: tuple[ObservedPod, ...] = ()
     reports: dict[str, PodReport] = field(default_factory=dict)
+    evidence: tuple[MergedEvidence, ...] = ()
     audit: list[AuditRecord] = field(default_factory=list)
     events: list[ModelEvent] = field(default_factory=list)
     segments: int = 1
@@ -100,6 +103,7 @@ class World:
             deployment=self.deployment,
             pods=self.pods,
             reports=tuple(self.reports.values()),
+            evidence=self.evidence,
             worker_image=self.worker_image,
             audit=AuditHead(sequence=newest.sequence, hash=newest.hash, generation=newest.generation)
             if newest is not None
@@ -226,6 +230,7 @@ class World:
         generation: int | None = None,
         alert: AlertKind | None = None,
         compiled_p50: float = 1e-5,
+        groups: tuple[GroupCounters, ...] = (),
     ) -> None:
         """Every pod reports: acknowledged, with the given traffic since."""
         acknowledged = self.status.routing.generation if generation is None else generation
@@ -243,6 +248,7 @@ class World:
                     compiled_p50_seconds=compiled_p50,
                     neural_p50_seconds=5e-5,
                     latency_samples=comparisons,
+                    groups=groups,
                 )
                 for i in range(self.segments)
             )

@@ -95,6 +95,15 @@ async def test_rows_are_answered_with_the_path_that_served(app: App, nested: boo
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(("group", "status"), [("north", 200), (7, 400), ("x" * 65, 400)])
+async def test_group_of_a_request_is_a_short_text(app: App, group: object, status: int) -> None:
+    """Parameter group."""
+    answered, answer, _ = await call(app, "POST", INFER, request(parameters={"group": group}))
+    assert answered == status
+    assert status == 200 or "parameters.group" in answer["error"]
+
+
+@pytest.mark.asyncio
 async def test_request_can_force_the_network(app: App) -> None:
     """Parameter path: neural."""
     _, answer, _ = await call(app, "POST", INFER, request(parameters={"path": "neural"}))

@@ -19,6 +19,7 @@ from ecompile_workers.codegen.bundle import write_bundle
 from ecompile_workers.codegen.compile import CompiledSegment, compile_graph
 from ecompile_workers.ir.graph import Graph, Node, Op, Tensor
 from ecompile_workers.ir.to_onnx import export
+from ecompile_workers.trace import reference as references
 from numpy.typing import NDArray
 
 Rows = NDArray[np.float32]
@@ -178,8 +179,8 @@ def table(generation: int, *routes: SegmentRoute, **changes: str) -> RoutingTabl
     return RoutingTable(generation=generation, segments=routes, **names)
 
 
-def make_world(directory: Path, *, segments: int = 1) -> World:
-    """Write plan, whole network and segments."""
+def make_world(directory: Path, *, segments: int = 1, reference: Rows | None = None) -> World:
+    """Write plan, whole network and segments; `reference`: calibration rows of the first segment."""
     directory.mkdir(parents=True, exist_ok=True)
 
     def put(name: str, content: bytes) -> PlanFile:
@@ -200,6 +201,9 @@ def make_world(directory: Path, *, segments: int = 1) -> World:
                 output=PlanTensor(name=graph.output.name, shape=graph.output.shape),
                 neural=whole if segments == 1 else put(name, export(graph).SerializeToString()),
                 macs=graph.macs,
+                reference=put("reference.npz", references.fit(reference).to_bytes())  # type: ignore[union-attr]  # enough rows
+                if reference is not None and index == 0
+                else None,
             )
         )
     plan = Plan(
