@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from .base import ApiModel, StatusModel, cel
 from .conditions import Condition
@@ -222,6 +222,55 @@ class Autoscaling(ApiModel):
     )
 
 
+class Policy(StrEnum):
+    CONFORMAL = "conformal"
+    GUARD_ONLY = "guard-only"
+    CONFIDENCE_FIRST = "confidence-first"
+    COMPILED_FIRST = "compiled-first"
+    SHADOW = "shadow"
+    NEURAL_ONLY = "neural-only"
+
+
+class ConfidenceWeights(ApiModel):
+    """Weights of the terms of the confidence; one whose term is not known goes to the others."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "self.stability + self.distribution + self.accuracy > 0.0",
+                "spec.serving.policy.weights: at least one weight must be above 0",
+            ),
+        )
+    )
+
+    stability: Fraction = Field(default=0.4, description="Of the segment's stability.")
+    distribution: Fraction = Field(default=0.3, description="Of 1 - out-of-distribution.")
+    accuracy: Fraction = Field(default=0.3, description="Of the recent accuracy.")
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> ConfidenceWeights:
+        if self.stability + self.distribution + self.accuracy <= 0:
+            raise ValueError("at least one weight must be above 0")
+        return self
+
+
+class ServingPolicy(ApiModel):
+    """Which inputs a module may answer. It comes into force with a new routing generation, without a restart."""
+
+    name: Policy = Field(
+        default=Policy.CONFORMAL,
+        description="conformal: guard, and calibrated risk at most maxRisk; guard-only; confidence-first: guard, and "
+        "confidence at least minConfidence; compiled-first: guard, and every request in canary steps too; shadow: "
+        "the network answers, modules are compared; neural-only: modules are not used.",
+    )
+    max_risk: PositiveFraction = Field(
+        default=0.05,
+        description="conformal: limit of the probability that an input is answered beyond maxRelativeError.",
+    )
+    min_confidence: Fraction = Field(default=0.9, description="confidence-first: least confidence.")
+    weights: ConfidenceWeights = Field(default_factory=ConfidenceWeights)
+
+
 class Serving(ApiModel):
     """The serving pods."""
 
@@ -252,6 +301,7 @@ class Serving(ApiModel):
     )
     protocol: Protocol = Protocol.REST
     autoscaling: Autoscaling | None = None
+    policy: ServingPolicy = Field(default_factory=ServingPolicy)
 
 
 class Approval(StrEnum):

@@ -6,6 +6,8 @@ from ecompile_crds.errors import Code, ResourceError
 from ecompile_crds.evidence import Evidence, EvidenceKind
 from ecompile_crds.hybridmodel import Distill, Equivalence
 from ecompile_crds.jobs import DistillReport, JobResult
+from ecompile_crds.plan import PlanSegment
+from onnxruntime import InferenceSession
 
 from ..codegen import toolchain
 from ..codegen.bundle import write_bundle
@@ -13,9 +15,11 @@ from ..codegen.levels import cpu_levels
 from ..codegen.loader import CompiledFunction
 from ..distill.measure import session
 from ..distill.orchestrator import Declined, distill
+from ..equivalence import risk
 from ..equivalence.metrics import clopper_pearson_upper, row_delta
 from ..equivalence.validate import answers
-from .context import Context, infer, plan_file, read_plan, rows_at_segment, unpack_graph
+from ..trace import reference
+from .context import Context, Rows, infer, plan_file, read_plan, rows_at_segment, unpack_graph
 
 MAX_SAMPLES = 2000
 
@@ -69,6 +73,7 @@ def distill_segment(context: Context, index: int) -> JobResult:
             "strategy": found.strategy,
             "evidence": evidence.model_dump(mode="json", by_alias=True, exclude_none=True),
             "toolchain": toolchain.version(),
+            **_risk(context, segment, module, rows, session(neural), limit=equivalence.max_relative_error),
             **(
                 {
                     "proof": proof.evidence.model_dump(mode="json", by_alias=True, exclude_none=True),
@@ -96,3 +101,25 @@ def distill_segment(context: Context, index: int) -> JobResult:
             speedup=found.speedup,
         )
     )
+
+
+def _risk(
+    context: Context,
+    segment: PlanSegment,
+    module: CompiledFunction,
+    rows: Rows,
+    neural: InferenceSession,
+    *,
+    limit: float,
+) -> dict[str, object]:
+    """What calibration says of the module, for the bundle's meta.json; nothing where the segment has no reference."""
+    if segment.reference is None:
+        return {}
+    known = reference.read(plan_file(context, segment.reference), name=segment.reference.path)
+    _, ranked = reference.halves(rows)
+    outputs, answered = answers(module, ranked)
+    if not answered.any():
+        return {}
+    errors = row_delta(infer(neural, ranked)[answered], outputs[answered])
+    found = risk.calibrate(known.score(ranked)[answered], errors, limit=limit, samples=len(ranked))
+    return {risk.META: found.to_meta()}

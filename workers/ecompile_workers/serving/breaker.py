@@ -85,6 +85,7 @@ class SegmentWatch:
             self._gaps[group] = GapDetector(max_gap=fairness.max_gap, interval=analysis.false_alarm_interval)
             self.groups[group] = GroupTally()
         self._suspect = 0
+        self._accuracy: float | None = None
         self._recent_refusals: deque[bool] = deque(maxlen=RECENT)
         self._recent_deltas: deque[float] = deque(maxlen=RECENT)
 
@@ -135,6 +136,7 @@ class SegmentWatch:
             tally.delta_sum += result.delta
             tally.delta_max = max(tally.delta_max, result.delta)
         self._recent_deltas.append(result.delta)
+        self._accuracy = self.recent_accuracy
         slow = self._latency.observe(compiled_seconds=result.compiled_seconds, neural_seconds=result.neural_seconds)
         beyond = not result.delta <= self._drift.limit
         self._suspect = SUSPECT_COMPARISONS if beyond else max(0, self._suspect - 1)
@@ -220,6 +222,10 @@ class SegmentWatch:
             if wealth.observations:
                 yield DetectorEvidence.of(Detectors.GAP, group, wealth)
 
+    def last_accuracy(self) -> float | None:
+        """`recent_accuracy` as of the last comparison: for each request, so it costs nothing."""
+        return self._accuracy
+
     @property
     def recent_accuracy(self) -> float | None:
         """Share of the last comparisons within driftLimit; None before the first."""
@@ -279,6 +285,7 @@ class SegmentWatch:
         self._suspect = int(state["suspect"])
         self._recent_refusals.extend(bool(each) for each in state["refusals"])
         self._recent_deltas.extend(float(each) for each in state["deltas"])
+        self._accuracy = self.recent_accuracy
         alert = state["alert"]
         if alert is not None:
             value = alert["value"]  # JSON has no infinity: it is null there

@@ -16,8 +16,8 @@ from random import Random
 from time import thread_time
 
 import numpy as np
-from ecompile_crds.hybridmodel import Analysis, Fairness
-from ecompile_crds.routing import RouteMode, RoutingTable
+from ecompile_crds.hybridmodel import Analysis, Fairness, ServingPolicy
+from ecompile_crds.routing import RouteMode, RoutingTable, SegmentRoute
 
 from ..codegen.abi import Reason
 from .breaker import Alert, SegmentWatch
@@ -25,6 +25,7 @@ from .comparison import Comparer, Comparison
 from .counters import SegmentCounters, Totals
 from .modules import LoadedModule
 from .neural import Network, NeuralPath, Rows
+from .policy import Admit, Distance, admission, apply
 
 
 class Served(StrEnum):
@@ -38,6 +39,10 @@ class Served(StrEnum):
     TRIPPED = "neural:tripped"
     REQUESTED = "neural:requested"
     OUTSIDE_GUARD = "neural:outside-guard"
+    POLICY = "neural:policy"
+    """The policy has the network answer, whatever the route."""
+    NOT_ADMITTED = "neural:not-admitted"
+    """The policy does not trust the module with this input: risk too high, or confidence too low."""
     FAULT = "neural:fault"
 
 
@@ -56,6 +61,9 @@ class SegmentState:
     """What is said of a request that the neural path answers as routed."""
     routed_compare: float = 0.0
     """What the route says; `compare` is 1 while the watch is suspicious."""
+    admit: Admit | None = None
+    """What the policy asks besides the guard."""
+    distance: Distance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +75,7 @@ class RouteState:
     all_neural: bool
     as_routed: tuple[Served, ...]
     as_requested: tuple[Served, ...]
+    policy: ServingPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +195,7 @@ class Bridge:
                 alert = None
                 if how is Served.COMPILED:
                     alert = watch.answered()
-                elif how is Served.OUTSIDE_GUARD:
+                elif how is Served.OUTSIDE_GUARD or how is Served.NOT_ADMITTED:
                     alert = watch.refused()
                 elif how is Served.FAULT:
                     alert = watch.faulted(outcome.faults[position])
@@ -215,9 +224,8 @@ class Bridge:
         compare = 1.0 if watch.suspicious and segment.routed_compare > 0.0 else segment.routed_compare
         if compare != segment.compare:
             changed = replace(segment, compare=compare)
-            self._state = _state(
-                state.generation, tuple(changed if each is segment else each for each in state.segments)
-            )
+            segments = tuple(changed if each is segment else each for each in state.segments)
+            self._state = _state(state.generation, segments, state.policy)
 
     def counters(self) -> tuple[SegmentCounters, ...]:
         """Per segment, since the generation in force came into force."""
@@ -246,34 +254,65 @@ class Bridge:
 
     def _build(self, generation: int, table: RoutingTable | None, modules: Mapping[int, LoadedModule]) -> RouteState:
         routes = {route.segment: route for route in table.segments} if table is not None else {}
-        segments = []
-        for index, neural in enumerate(self.network.segments):
-            route = routes.get(index)
-            mode = route.mode if route is not None else RouteMode.NEURAL
-            routed = route is not None and mode is not RouteMode.NEURAL and index in modules
-            watch = SegmentWatch(
-                segment=index,
-                generation=generation,
-                analysis=self._analysis,
-                total=self.totals.segment(index),
-                risk=modules[index].risk if routed else None,
-                fairness=self._fairness,
+        policy = table.policy if table is not None else ServingPolicy()
+        return _state(
+            generation,
+            tuple(
+                self._segment(index, generation, routes.get(index), modules.get(index), policy)
+                for index in range(len(self.network.segments))
+            ),
+            policy,
+        )
+
+    def _segment(
+        self,
+        index: int,
+        generation: int,
+        route: SegmentRoute | None,
+        module: LoadedModule | None,
+        policy: ServingPolicy,
+    ) -> SegmentState:
+        neural = self.network.segments[index]
+        asked = route.mode if route is not None else RouteMode.NEURAL
+        watch = SegmentWatch(
+            segment=index,
+            generation=generation,
+            analysis=self._analysis,
+            total=self.totals.segment(index),
+            risk=module.risk if module is not None else None,
+            fairness=self._fairness,
+        )
+        if route is None or module is None or asked is RouteMode.NEURAL:
+            return SegmentState(
+                index=index,
+                mode=RouteMode.NEURAL,
+                weight=0.0,
+                compare=0.0,
+                module=None,
+                neural=neural,
+                watch=watch,
+                otherwise=_OTHERWISE[asked],
             )
-            compare = route.compare if route is not None and routed else 0.0
-            segments.append(
-                SegmentState(
-                    index=index,
-                    mode=mode if routed else RouteMode.NEURAL,
-                    weight=route.weight if route is not None and routed and mode is RouteMode.CANARY else 0.0,
-                    compare=compare,
-                    routed_compare=compare,
-                    module=modules[index] if routed else None,
-                    neural=neural,
-                    watch=watch,
-                    otherwise=_OTHERWISE[mode],
-                )
-            )
-        return _state(generation, tuple(segments))
+        applied = apply(policy, asked, weight=route.weight, compare=route.compare)
+        return SegmentState(
+            index=index,
+            mode=applied.mode,
+            weight=applied.weight,
+            compare=applied.compare,
+            module=module,
+            neural=neural,
+            watch=watch,
+            otherwise=Served.POLICY if applied.by_policy else _OTHERWISE[asked],
+            routed_compare=applied.compare,
+            admit=admission(
+                policy,
+                risk=module.calibrated,
+                distance=neural.distance,
+                stability=self.network.plan.segments[index].stability,
+                accuracy=watch.last_accuracy,
+            ),
+            distance=neural.distance,
+        )
 
 
 _OTHERWISE = {
@@ -284,13 +323,14 @@ _OTHERWISE = {
 }
 
 
-def _state(generation: int, segments: tuple[SegmentState, ...]) -> RouteState:
+def _state(generation: int, segments: tuple[SegmentState, ...], policy: ServingPolicy) -> RouteState:
     return RouteState(
         generation=generation,
         segments=segments,
         all_neural=all(s.mode is RouteMode.NEURAL for s in segments),
         as_routed=tuple(s.otherwise for s in segments),
         as_requested=tuple(Served.REQUESTED for _ in segments),
+        policy=policy,
     )
 
 
@@ -304,7 +344,7 @@ def _tripped(state: RouteState, indices: set[int]) -> RouteState:
         else s
         for s in state.segments
     )
-    return _state(state.generation, segments)
+    return _state(state.generation, segments, state.policy)
 
 
 def _uses_module(segment: SegmentState, draw: Callable[[], float]) -> bool:
@@ -333,6 +373,8 @@ def _run(
         seconds = thread_time() - start
         drawn = Comparison(segment.watch, module, neural, x, y, False, seconds, group, neural.reference)
         return y, segment.otherwise, drawn, ""
+    if segment.admit is not None and not segment.admit(x):
+        return neural(x), Served.NOT_ADMITTED, None, ""
     y = np.empty((x.shape[0], module.outputs), dtype=np.float32)
     try:
         reason = module.run(x, y)

@@ -25,6 +25,8 @@ from ..codegen.bundle import Bundle, read_bundle
 from ..codegen.levels import cpu_levels
 from ..codegen.loader import CompiledFunction
 from ..data import store
+from ..equivalence.risk import CalibratedRisk
+from ..equivalence.risk import from_meta as calibrated_risk
 from .journal import Journal
 from .neural import Rows
 
@@ -49,6 +51,9 @@ class LoadedModule:
     """Sampled evidence: upper bound of the share of inputs that are answered beyond the limit."""
     evidence: str = ""
     """Label of the evidence, such as `sampled(n=1100, <=2.7e-03)`."""
+    kind: EvidenceKind | None = None
+    calibrated: CalibratedRisk | None = None
+    """How far from the calibration sample it may answer; None in older bundles."""
 
 
 def trusted_keys(trust_dir: Path) -> tuple[Ed25519PublicKey, ...]:
@@ -128,6 +133,8 @@ class ModuleStore:
                 upper=upper,
                 risk=evidence.bound if evidence is not None and evidence.kind is EvidenceKind.SAMPLED else None,
                 evidence=evidence.label() if evidence is not None else "",
+                kind=evidence.kind if evidence is not None else None,
+                calibrated=calibrated_risk(bundle.meta),
             )
             self._loaded[key] = module
             return module

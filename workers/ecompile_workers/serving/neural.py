@@ -18,6 +18,7 @@ from ..data import store
 from ..data.arrays import ELEMENT_TYPES
 from ..trace import reference as references
 from ..trace.reference import Reference
+from .policy import Distance
 
 Rows = NDArray[np.float32]
 WARM_RUNS = 5
@@ -26,9 +27,11 @@ WARM_RUNS = 5
 class NeuralPath:
     """One ONNX Runtime session; takes and gives rows [rows, features] float32. Safe to call from several threads."""
 
-    def __init__(self, model: bytes, *, what: str, reference: Reference | None = None) -> None:
-        """`reference`: what the inputs of calibration looked like here, where that is known."""
-        self.reference = reference
+    def __init__(self, model: bytes, *, what: str) -> None:
+        self.reference: Reference | None = None
+        """What the inputs of calibration looked like here, where that is known."""
+        self.distance: Distance | None = None
+        """The same, for single requests."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -97,6 +100,7 @@ def load_network(plan_uri: str, *, resolve: Callable[[str], str] = lambda uri: u
     segments = tuple(path(segment.neural) for segment in plan.segments)
     for segment, each in zip(plan.segments, segments, strict=True):
         each.reference = _reference(segment, base, resolve)
+        each.distance = Distance(each.reference) if each.reference is not None else None
     row = np.zeros((1, plan.input.size), dtype=np.float32)
     for segment, each in zip(plan.segments, segments, strict=True):
         each(np.zeros((1, segment.input.size), dtype=np.float32))

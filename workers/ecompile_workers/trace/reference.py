@@ -97,8 +97,7 @@ def fit(rows: Rows) -> Reference | None:
     """The reference of calibration rows [rows, features]; None where there are too few rows or too many features."""
     if len(rows) < MIN_ROWS or rows.shape[1] > MAX_FEATURES:
         return None
-    picked = rows[np.linspace(0, len(rows) - 1, min(len(rows), MAX_ROWS)).astype(np.int64)].astype(np.float64)
-    fitted, ranked = picked[0::2], picked[1::2]
+    fitted, ranked = (half.astype(np.float64) for half in halves(rows))
     mean, deviation = fitted.mean(axis=0), fitted.std(axis=0)
     spread = float(np.median(deviation[deviation > 0])) if (deviation > 0).any() else 1.0
     scale = np.maximum(deviation, FLOOR * spread)
@@ -130,6 +129,12 @@ def fit(rows: Rows) -> Reference | None:
         rest=found.rest,
         scores=scores,
     )
+
+
+def halves(rows: Rows) -> tuple[Rows, Rows]:
+    """Of at most MAX_ROWS rows, evenly picked: those that fit a reference, and those that are ranked by it."""
+    picked = rows[np.linspace(0, len(rows) - 1, min(len(rows), MAX_ROWS)).astype(np.int64)]
+    return picked[0::2], picked[1::2]
 
 
 def _shrinkage(centred: Vector, variances: Vector, average: float) -> float:

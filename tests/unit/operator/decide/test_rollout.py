@@ -213,3 +213,16 @@ def test_the_forecast_knows_of_groups() -> None:
     world = World(spec=make_spec(equivalence=FAIR)).to_shadow()
     found = forecast(world.observed(), world.now)
     assert Cause.GOOD_TRAFFIC in {outlook.cause for outlook in found.outlooks}
+
+
+def test_a_change_of_policy_is_a_new_routing_generation() -> None:
+    """In force without a restart, and in the audit log."""
+    world = World().to_promoted()
+    before = world.status.routing.generation
+    world.change_spec(serving={"replicas": 2, "policy": {"name": "guard-only"}})
+    world.step()
+    table = world.table()
+    assert table is not None and table.generation == before + 1 and table.policy.name.value == "guard-only"
+    assert world.audit[-1].after.endswith("by policy guard-only")
+    world.settle()
+    assert world.status.routing.generation == before + 1
