@@ -271,6 +271,22 @@ class ServingPolicy(ApiModel):
     weights: ConfidenceWeights = Field(default_factory=ConfidenceWeights)
 
 
+class Isolation(StrEnum):
+    NONE = "None"
+    SAMPLED = "Sampled"
+
+
+class Feedback(ApiModel):
+    """Labels that come after the answer: `POST /v2/models/NAME/feedback`."""
+
+    remember: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="How many of its newest answers a pod remembers by the request's id; 0: no feedback is taken.",
+    )
+
+
 class Serving(ApiModel):
     """The serving pods."""
 
@@ -302,6 +318,18 @@ class Serving(ApiModel):
     protocol: Protocol = Protocol.REST
     autoscaling: Autoscaling | None = None
     policy: ServingPolicy = Field(default_factory=ServingPolicy)
+    feedback: Feedback = Field(default_factory=Feedback)
+    isolation: Isolation = Field(
+        default=Isolation.NONE,
+        description="Sampled: modules whose evidence is only sampled run in processes of their own, which costs two "
+        "context switches a call; a crash there does not restart the Pod.",
+    )
+    carbon_region: str | None = Field(
+        default=None,
+        pattern=r"^([A-Z]{2}|WORLD|[0-9]{1,4})$",
+        description="Where the electricity comes from, for figures of CO2: a country of the table in the docs, or "
+        "grams of CO2e per kWh.",
+    )
 
 
 class Approval(StrEnum):
@@ -594,7 +622,9 @@ class HybridModelStatus(BaseModel):
     deterministic_coverage: float | None = Field(
         default=None, description="Share of requests answered by compiled code in every compiled segment."
     )
-    proven_coverage: float | None = Field(default=None, description="The same, counting only `proven` evidence.")
+    proven_coverage: float | None = Field(
+        default=None, description="The same, counting only inputs for which the module is proven; by compared requests."
+    )
     speedup: float | None = Field(default=None, description="Measured latency of the neural path over ours.")
     evidence: str = Field(default="", description="Label of the weakest evidence in service.")
     replicas: int = 0

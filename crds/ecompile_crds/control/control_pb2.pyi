@@ -173,6 +173,7 @@ class SegmentCounters(_message.Message):
     NEURAL_P99_SECONDS_FIELD_NUMBER: _builtins.int
     LATENCY_SAMPLES_FIELD_NUMBER: _builtins.int
     DETECTORS_FIELD_NUMBER: _builtins.int
+    PROVEN_COMPARISONS_FIELD_NUMBER: _builtins.int
     GROUPS_FIELD_NUMBER: _builtins.int
     segment: _builtins.int
     requests: _builtins.int
@@ -198,6 +199,8 @@ class SegmentCounters(_message.Message):
     neural_p99_seconds: _builtins.float
     latency_samples: _builtins.int
     """compiled and neural timings both measured in this pod"""
+    proven_comparisons: _builtins.int
+    """of the comparisons, those whose inputs lie in a region that is proven"""
     @_builtins.property
     def detectors(self) -> _containers.RepeatedCompositeFieldContainer[Global___DetectorEvidence]: ...
     @_builtins.property
@@ -224,11 +227,12 @@ class SegmentCounters(_message.Message):
         neural_p99_seconds: _builtins.float = ...,
         latency_samples: _builtins.int = ...,
         detectors: _abc.Iterable[Global___DetectorEvidence] | None = ...,
+        proven_comparisons: _builtins.int = ...,
         groups: _abc.Iterable[Global___GroupCounters] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "compiled", b"compiled", "compiled_p50_seconds", b"compiled_p50_seconds", "compiled_p99_seconds", b"compiled_p99_seconds", "delta_e_value", b"delta_e_value", "delta_max", b"delta_max", "delta_sum", b"delta_sum", "detectors", b"detectors", "dropped_comparisons", b"dropped_comparisons", "fallback_e_value", b"fallback_e_value", "fallbacks", b"fallbacks", "groups", b"groups", "guard_checked", b"guard_checked", "latency_samples", b"latency_samples", "neural_p50_seconds", b"neural_p50_seconds", "neural_p99_seconds", b"neural_p99_seconds", "requests", b"requests", "segment", b"segment"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "compiled", b"compiled", "compiled_p50_seconds", b"compiled_p50_seconds", "compiled_p99_seconds", b"compiled_p99_seconds", "delta_e_value", b"delta_e_value", "delta_max", b"delta_max", "delta_sum", b"delta_sum", "detectors", b"detectors", "dropped_comparisons", b"dropped_comparisons", "fallback_e_value", b"fallback_e_value", "fallbacks", b"fallbacks", "groups", b"groups", "guard_checked", b"guard_checked", "latency_samples", b"latency_samples", "neural_p50_seconds", b"neural_p50_seconds", "neural_p99_seconds", b"neural_p99_seconds", "proven_comparisons", b"proven_comparisons", "requests", b"requests", "segment", b"segment"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -163,6 +163,7 @@ def to_report(message: control_pb2.Report, received_at: datetime) -> PodReport:
                 compiled_p50_seconds=c.compiled_p50_seconds,
                 neural_p50_seconds=c.neural_p50_seconds,
                 latency_samples=c.latency_samples,
+                proven_comparisons=c.proven_comparisons,
                 groups=tuple(
                     GroupCounters(group=g.group[:MAX_NAME], comparisons=g.comparisons, exceeded=g.exceeded)
                     for g in c.groups[:MAX_GROUPS]

@@ -74,7 +74,7 @@ def unacknowledged(pods: Iterable[ObservedPod], reports: Iterable[PodReport], ge
 
 def total(reports: Iterable[PodReport], segment: int, generation: int) -> Counters:
     """Sums of one segment over pods that have `generation` or a later one in force; latencies are the slowest pod's."""
-    requests = compiled = fallbacks = checked = comparisons = samples = 0
+    requests = compiled = fallbacks = checked = comparisons = samples = proven = 0
     delta_sum = delta_max = compiled_p50 = neural_p50 = 0.0
     groups: dict[str, GroupCounters] = {}
     for report in reports:
@@ -91,6 +91,7 @@ def total(reports: Iterable[PodReport], segment: int, generation: int) -> Counte
             delta_sum += c.delta_sum
             delta_max = max(delta_max, c.delta_max)
             samples += c.latency_samples
+            proven += c.proven_comparisons
             for each in c.groups:
                 known = groups.get(each.group, GroupCounters(group=each.group))
                 groups[each.group] = GroupCounters(
@@ -116,6 +117,7 @@ def total(reports: Iterable[PodReport], segment: int, generation: int) -> Counte
         compiled_p50_seconds=compiled_p50,
         neural_p50_seconds=neural_p50,
         latency_samples=samples,
+        proven_comparisons=proven,
         groups=tuple(groups[name] for name in sorted(groups)),
     )
 

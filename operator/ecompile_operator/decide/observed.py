@@ -113,6 +113,8 @@ class Counters:
     compiled_p50_seconds: float = 0.0
     neural_p50_seconds: float = 0.0
     latency_samples: int = 0
+    proven_comparisons: int = 0
+    """Of the comparisons, those whose inputs lie in a proven region."""
     groups: tuple[GroupCounters, ...] = ()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ecompile_crds.hybridmodel import HybridModelSpec
+from ecompile_crds.hybridmodel import HybridModelSpec, Isolation
 from ecompile_crds.names import COMPONENT_SERVING, LABEL_LIFE, LABEL_MODEL, ROUTING_PATH, routing_configmap
 
 from ..decide.decision import DesiredServing
@@ -53,7 +53,7 @@ def build_deployment(desired: DesiredServing, owner: Owner, spec: HybridModelSpe
                 ECO_ARTIFACTS_URI=settings.artifacts_uri,
                 ECO_CONTROL_ADDRESS=settings.control_address,
                 ECO_ANALYSIS=spec.rollout.analysis.model_dump_json(by_alias=True),
-                **_fairness(spec),
+                **_optional(spec),
                 ECO_PORT=str(PORT),
                 ECO_GRPC_PORT=str(GRPC_PORT),
                 HOME="/tmp",
@@ -96,9 +96,19 @@ def build_deployment(desired: DesiredServing, owner: Owner, spec: HybridModelSpe
     }
 
 
-def _fairness(spec: HybridModelSpec) -> dict[str, str]:
-    fairness = spec.equivalence.fairness
-    return {"ECO_FAIRNESS": fairness.model_dump_json(by_alias=True)} if fairness is not None else {}
+def _optional(spec: HybridModelSpec) -> dict[str, str]:
+    """Settings that are not used are left out, so that a new one starts no rolling update of all models."""
+    fairness, serving = spec.equivalence.fairness, spec.serving
+    found = {}
+    if fairness is not None:
+        found["ECO_FAIRNESS"] = fairness.model_dump_json(by_alias=True)
+    if serving.feedback.remember:
+        found["ECO_FEEDBACK_IDS"] = str(serving.feedback.remember)
+    if serving.carbon_region is not None:
+        found["ECO_CARBON_REGION"] = serving.carbon_region
+    if serving.isolation is not Isolation.NONE:
+        found["ECO_ISOLATION"] = serving.isolation.value
+    return found
 
 
 def _spread(model: str, key: str) -> Manifest:

@@ -135,6 +135,7 @@ class SegmentWatch:
             tally.comparisons += 1
             tally.delta_sum += result.delta
             tally.delta_max = max(tally.delta_max, result.delta)
+            tally.proven_comparisons += result.proven
         self._recent_deltas.append(result.delta)
         self._accuracy = self.recent_accuracy
         slow = self._latency.observe(compiled_seconds=result.compiled_seconds, neural_seconds=result.neural_seconds)

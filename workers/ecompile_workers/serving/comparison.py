@@ -62,6 +62,8 @@ class Compared:
     group: str = ""
     far: float | None = None
     """Share of the rows that are far from the calibration sample; None where nothing is known of it."""
+    proven: bool = False
+    """All rows lie in a region for which the module is proven."""
 
 
 def relative_error(neural: Rows, compiled: Rows) -> float | None:
@@ -94,7 +96,16 @@ def compare(job: Comparison) -> Compared:
         return Compared(job.watch, shadow, fault="the module's output is not finite where the network's is")
     delta = relative_error(neural, compiled)
     far = job.reference.far(job.x) if job.reference is not None else None
-    return Compared(job.watch, shadow, delta, compiled_seconds, neural_seconds, group=job.group, far=far)
+    return Compared(
+        job.watch,
+        shadow,
+        delta,
+        compiled_seconds,
+        neural_seconds,
+        group=job.group,
+        far=far,
+        proven=job.module.proves(job.x),
+    )
 
 
 class Comparer:

@@ -38,6 +38,7 @@ class Tally:
     dropped_comparisons: int = 0
     delta_sum: float = 0.0
     delta_max: float = 0.0
+    proven_comparisons: int = 0
 
 
 @dataclass(slots=True)
@@ -107,6 +108,7 @@ class SegmentCounters:
     dropped_comparisons: int
     delta_sum: float
     delta_max: float
+    proven_comparisons: int
     delta_e_value: float
     fallback_e_value: float
     compiled_p50_seconds: float

@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from ecompile_crds.errors import Code, DataError, DeadlineError
-from ecompile_crds.hybridmodel import Analysis, Fairness
+from ecompile_crds.hybridmodel import Analysis, Fairness, Isolation
 from ecompile_crds.routing import RouteMode, RoutingTable
 
 from ..data import store
@@ -34,6 +34,7 @@ class LocalPod:
         keys: Sequence[Ed25519PublicKey],
         analysis: Analysis | None = None,
         fairness: Fairness | None = None,
+        isolation: Isolation = Isolation.NONE,
         seed: int = 0,
         resolve: Callable[[str], str] = lambda uri: uri,
     ) -> None:
@@ -45,7 +46,7 @@ class LocalPod:
         trusted = tuple(keys)
         self._comparer = Comparer()
         self.modules = ModuleStore(
-            network.plan, lambda: trusted, read=lambda uri: store.read(resolve(uri), what="bundle")
+            network.plan, lambda: trusted, read=lambda uri: store.read(resolve(uri), what="bundle"), isolation=isolation
         )
         plan = network.plan
         self._identity = Identity(namespace=plan.namespace, model=plan.model, life=plan.life)

@@ -13,6 +13,7 @@ import numpy as np
 import uvicorn
 from ecompile_crds.errors import Code, EcompileError, InternalError
 
+from ..governance.energy import meters
 from .adoption import Adopter
 from .breaker import Alert
 from .bridge import Bridge
@@ -20,7 +21,9 @@ from .checkpoint import Checkpoint, snapshot
 from .comparison import Comparer
 from .control_client import ControlClient
 from .fast_lane import fast_lane
+from .feedback import Feedback
 from .journal import Journal
+from .metrics import Account
 from .modules import ModuleStore, trusted_keys
 from .neural import load_network
 from .oip_grpc import GrpcServer
@@ -68,8 +71,9 @@ async def serve(settings: Settings) -> int:
     """Run until a signal; the exit status is 0, or that of the error that made serving impossible."""
     np.seterr(over="ignore")
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    service = Service(model=settings.model, version=settings.life)
-    app = App(service)
+    feedback = Feedback(settings.feedback_ids) if settings.feedback_ids else None
+    service = Service(model=settings.model, version=settings.life, feedback=feedback)
+    app = App(service, account=Account(meters=meters(), region=settings.carbon_region, feedback=feedback))
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -143,7 +147,9 @@ async def _run(settings: Settings, app: App) -> None:
     )
     identity = Identity(namespace=settings.namespace, model=settings.model, life=settings.life)
     journal, checkpoint = Journal(settings.state_dir), Checkpoint(settings.state_dir)
-    store = ModuleStore(network.plan, lambda: trusted_keys(settings.trust_dir), journal=journal)
+    store = ModuleStore(
+        network.plan, lambda: trusted_keys(settings.trust_dir), journal=journal, isolation=settings.isolation
+    )
     adopter = Adopter(bridge, store, identity, changed=lambda: client.wake(), checkpoint=checkpoint)
     client = ControlClient(settings, bridge, adopter, random=random)
     comparer.start()

@@ -11,7 +11,7 @@ from ecompile_crds.errors import Code, DataError, DeadlineError, EcompileError
 from prometheus_client import CollectorRegistry
 
 from .bridge import Bridge
-from .metrics import CONTENT_TYPE, ServingCollector, render_metrics
+from .metrics import CONTENT_TYPE, Account, ServingCollector, render_metrics
 from .protocol import EXTENSIONS, MAX_BODY_BYTES, SERVER_NAME, too_large, unknown_model
 from .rest import HEADER_LENGTH, JSON, Headers, parse_request, render_answer, render_error, render_metadata
 from .service import Service
@@ -31,18 +31,20 @@ Response = tuple[int, Headers, bytes]
 class App:
     """ASGI application. Live from the start; ready once `serve` was called and until the service drains."""
 
-    def __init__(self, service: Service, *, body_seconds: float = BODY_SECONDS) -> None:
+    def __init__(self, service: Service, *, body_seconds: float = BODY_SECONDS, account: Account | None = None) -> None:
         self._service = service
+        self._account = account or Account(feedback=service.feedback)
         self._body_seconds = body_seconds
         self._registry = CollectorRegistry()
         self._metadata = b""
         root = f"/v2/models/{service.model}"
         self.infer_paths = frozenset({f"{root}/infer", f"{root}/versions/{service.version}/infer"})
+        self._feedback_path = f"{root}/feedback"
 
     def serve(self, bridge: Bridge) -> None:
         """Start answering."""
         service = self._service
-        self._registry.register(ServingCollector(bridge))
+        self._registry.register(ServingCollector(bridge, self._account))
         self._metadata = render_metadata(bridge.network.plan, model=service.model, version=service.version)
         service.start(bridge)
 
@@ -77,6 +79,8 @@ class App:
         try:
             if scope["path"] in self.infer_paths and scope["method"] == "POST":
                 status, headers, body = await self._infer(scope, receive)
+            elif scope["path"] == self._feedback_path and scope["method"] == "POST":
+                status, headers, body = await self._take_feedback(scope, receive)
             else:
                 status, headers, body = self._other(scope["path"], scope["method"])
         except Exception as error:  # the border of a request: every error becomes an answer
@@ -105,6 +109,16 @@ class App:
             service.admission.leave(size_bytes)
         return 200, headers, answer
 
+    async def _take_feedback(self, scope: Scope, receive: Receive) -> Response:
+        feedback = self._service.feedback
+        if feedback is None:
+            raise DataError(
+                Code.REQUEST_INVALID, "this model takes no feedback; set spec.serving.feedback.remember above 0."
+            )
+        _sizes(scope["headers"])
+        matched, unmatched = feedback.take(await self._read_body(receive))
+        return _told(200, {"matched": matched, "unmatched": unmatched})
+
     async def _read_body(self, receive: Receive) -> bytes:
         message = await receive()
         body: bytes = message.get("body", b"")
@@ -119,7 +133,8 @@ class App:
             ) from error
 
     def _other(self, path: str, method: str) -> Response:
-        allowed = ("POST",) if path.startswith("/v2/models/") and path.endswith("/infer") else ("GET", "HEAD")
+        posted = path.startswith("/v2/models/") and path.endswith(("/infer", "/feedback"))
+        allowed = ("POST",) if posted else ("GET", "HEAD")
         if method not in allowed:
             error = DataError(Code.REQUEST_INVALID, f"{method} is not allowed here; use {allowed[0]}.")
             return 405, [*JSON_HEADERS, (b"allow", ", ".join(allowed).encode())], render_error(error)[1]

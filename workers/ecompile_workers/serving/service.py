@@ -20,6 +20,7 @@ from .admission import Admission, Limits
 from .batching import Batcher
 from .bridge import Bridge, Outcome, Served
 from .explanation import explain
+from .feedback import Feedback
 from .neural import Rows
 from .protocol import Answer, InferRequest
 
@@ -52,11 +53,21 @@ class _Done(Generic[RenderedT]):
 class Service:
     """Answers requests once `start` was called; all methods belong to the event loop's thread."""
 
-    def __init__(self, *, model: str, version: str, threads: int = 2, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        model: str,
+        version: str,
+        threads: int = 2,
+        limits: Limits | None = None,
+        feedback: Feedback | None = None,
+    ) -> None:
         self.model = model
         self.version = version
         self.admission = Admission(limits or Limits())
         self.draining = False
+        self.feedback = feedback
+        """Where answers are remembered for labels that come later; None where nobody asks for it."""
         self._bridge: Bridge | None = None
         self._batcher: Batcher[_Job[object], _Done[object]] = Batcher(self._run, threads=threads, count=self._settle)
 
@@ -102,6 +113,8 @@ class Service:
         """
         if self.short(request):
             return self.infer_now(request, render)
+        if self.feedback is not None:
+            render = self.feedback.remembering(request.identifier, render)
         bridge, start = self.bridge, perf_counter()
         queued = await self._batcher.submit(
             cast("_Job[object]", _Job(request, render)),
@@ -119,6 +132,8 @@ class Service:
 
     def infer_now(self, request: InferRequest, render: Callable[[Answer], RenderedT]) -> RenderedT:
         """`infer` of short work, at once."""
+        if self.feedback is not None:
+            render = self.feedback.remembering(request.identifier, render)
         bridge, start = self.bridge, perf_counter()
         bridge.take_comparisons()
         outcome = bridge.infer(request.rows, neural_only=request.options.neural_only, group=request.options.group)

@@ -11,9 +11,10 @@ from typing import TypeVar
 
 from ecompile_crds import names
 from ecompile_crds.errors import Code, DataError
-from ecompile_crds.hybridmodel import Analysis, Fairness
+from ecompile_crds.hybridmodel import Analysis, Fairness, Isolation
 from pydantic import ValidationError
 
+from ..governance.carbon import intensity
 from .watchdog import HANG_SECONDS
 
 Document = TypeVar("Document", Analysis, Fairness)
@@ -49,6 +50,10 @@ class Settings:
     """A module that is in one call for longer ends the process."""
     fairness: Fairness | None = None
     """Groups whose errors are compared; None where the model names none."""
+    feedback_ids: int = 0
+    """Answers remembered for labels that come later."""
+    carbon_region: str = ""
+    isolation: Isolation = Isolation.NONE
     host: str = "0.0.0.0"
     """Address that both servers listen on."""
 
@@ -77,6 +82,9 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         fairness=_document("ECO_FAIRNESS", environ.get("ECO_FAIRNESS", ""), Fairness),
         port=_port("ECO_PORT", environ.get("ECO_PORT", "") or str(DEFAULT_PORT)),
         grpc_port=_grpc_port(environ.get("ECO_GRPC_PORT", "") or str(DEFAULT_GRPC_PORT)),
+        feedback_ids=_count("ECO_FEEDBACK_IDS", environ.get("ECO_FEEDBACK_IDS", "") or "0"),
+        isolation=_isolation(environ.get("ECO_ISOLATION", "").strip() or Isolation.NONE.value),
+        carbon_region=_region(environ.get("ECO_CARBON_REGION", "").strip()),
         pod=environ.get("POD_NAME", "") or socket.gethostname(),
         trust_dir=Path(environ.get("ECO_TRUST_DIR", "") or names.TRUST_PATH),
         token_file=Path(environ.get("ECO_TOKEN_FILE", "") or names.TOKEN_PATH),
@@ -100,6 +108,29 @@ def _seconds(name: str, text: str) -> float:
     if not 0.1 <= seconds <= 3600:
         raise DataError(Code.SPEC_INVALID, f"{name} is {text[:40]!r}; it must be a number of seconds from 0.1 to 3600.")
     return seconds
+
+
+def _count(name: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 7:
+        raise DataError(Code.SPEC_INVALID, f"{name} is {text[:40]!r}; it must be a number from 0 to 9999999.")
+    return int(text)
+
+
+def _isolation(text: str) -> Isolation:
+    if text not in set(Isolation):
+        raise DataError(
+            Code.SPEC_INVALID, f"ECO_ISOLATION is {text[:40]!r}; use {' or '.join(each.value for each in Isolation)}."
+        )
+    return Isolation(text)
+
+
+def _region(text: str) -> str:
+    if text:
+        try:
+            intensity(text)
+        except DataError as error:
+            raise DataError(Code.SPEC_INVALID, f"ECO_CARBON_REGION: {error.message}") from error
+    return text
 
 
 def _grpc_port(text: str) -> int | None:

@@ -500,3 +500,14 @@ def test_spec_says_how_much_evidence_is_enough() -> None:
     world.evidence = (merged(world, 1e8),)
     world.step()
     assert world.stage() is Stage.PROMOTED
+
+
+def test_proven_coverage_is_the_proven_share_of_what_is_compared() -> None:
+    """80 % of the requests answered by code; half of those compared lie in a proven region."""
+    world = World().to_promoted()
+    world.report(comparisons=80, fallbacks=20)
+    for name, report in world.reports.items():
+        counters = tuple(replace(c, proven_comparisons=40) for c in report.counters)
+        world.reports[name] = replace(report, counters=counters)
+    world.step()
+    assert (world.status.deterministic_coverage, world.status.proven_coverage) == (0.8, 0.4)

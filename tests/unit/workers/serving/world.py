@@ -75,6 +75,8 @@ FAULTS = {
     "nan": 'y[0] = __builtin_nanf("");',
     "crash": "*(volatile int *)0 = 1;",
     "hang": "for (volatile int i = 0;; i++);",
+    "leak": "volatile char *p = malloc(64 << 20); for (int64_t i = 0; i < 64 << 20; i += 4096) p[i] = 1;",
+    "stray": "volatile char near[8]; for (int64_t i = 0; i < 1 << 24; i++) near[i] = 1;",
 }
 """What a faulty module does where x[0] > 2. It keeps the ABI otherwise."""
 
@@ -82,6 +84,7 @@ FAULTS = {
 def faulty_source(fault: str) -> str:
     return f"""
 #include <stdint.h>
+#include <stdlib.h>
 int eco_run(const float *x, float *y, int64_t n, void *scratch, uint32_t *reason) {{
   for (int64_t i = 0; i < n * {OUTPUTS}; i++) y[i] = 0.0f;
   if (x[0] > 2.0f) {{ {FAULTS[fault]} }}
