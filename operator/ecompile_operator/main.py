@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import kopf
@@ -26,7 +27,7 @@ from .apply.trust import TrustKeeper
 from .control.auth import Authenticator
 from .control.hub import Hub
 from .control.server import ControlServicer, start_server
-from .control.tls import ServerIdentity, current_identity, needs_renewal
+from .control.tls import ServerIdentity, client_data, current_identity, needs_renewal
 from .decide.decide import decide
 from .handlers import register
 from .health import Health
@@ -67,6 +68,17 @@ class JsonFormatter(logging.Formatter):
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+@dataclass
+class Shown:
+    """The identity that the control stream shows now."""
+
+    identity: ServerIdentity
+
+
+def _issue_client(shown: Shown, namespace: str, data: dict[str, str] | None) -> dict[str, str] | None:
+    return client_data(shown.identity, namespace, data, utc_now())
 
 
 async def load_identity(client: KubeClient, settings: Settings) -> ServerIdentity:
@@ -134,11 +146,13 @@ async def lead(
 ) -> None:
     """Everything a leader does; returns only by an exception or cancellation."""
     health.starting = True
-    identity = await load_identity(client, settings)
+    shown = Shown(await load_identity(client, settings))
     queue: WorkQueue[ModelKey] = WorkQueue(time.monotonic)
     cache = Cache(queue.add)
     hub = Hub(queue.add, utc_now)
-    trust = TrustKeeper(client, ca_certificate=identity.ca_certificate.decode(), clock=time.monotonic)
+    issue = functools.partial(_issue_client, shown) if settings.mutual_tls else None
+    authority = shown.identity.ca_certificate.decode()
+    trust = TrustKeeper(client, ca_certificate=authority, clock=time.monotonic, issue=issue)
     events = EventEmitter(client, cache, instance=settings.pod_name, now=utc_now)
     leading = election.leading if settings.leader_elect else (lambda: True)
     applier = Applier(
@@ -168,8 +182,9 @@ async def lead(
         )
         for kind in CHILD_KINDS
     ]
-    servicer = ControlServicer(hub, Authenticator(client, time.monotonic), now=utc_now, leading=leading)
-    server, port = await start_server(servicer, identity, settings.control_port)
+    mutual = settings.mutual_tls
+    servicer = ControlServicer(hub, Authenticator(client, time.monotonic), now=utc_now, leading=leading, mutual=mutual)
+    server, port = await start_server(servicer, lambda: shown.identity, settings.control_port, mutual=mutual)
     logger.info("control stream on port %d", port)
     health.watch_age = lambda: time.monotonic() - min(w.last_contact for w in watchers)
     registry = kopf.OperatorRegistry()
@@ -190,7 +205,7 @@ async def lead(
             group.create_task(_read_our_kinds_repeatedly(client, cache, settings))
             group.create_task(reconciler.run())
             group.create_task(_watch_our_kinds(registry, settings, stop))
-            group.create_task(_report_status(client, queue, hub, identity, settings, health))
+            group.create_task(_report_status(client, queue, hub, shown, settings, health))
     finally:
         await server.stop(grace=1.0)
         metrics.LEADING.set(0)
@@ -217,19 +232,23 @@ async def _report_status(
     client: KubeClient,
     queue: WorkQueue[ModelKey],
     hub: Hub,
-    identity: ServerIdentity,
+    shown: Shown,
     settings: Settings,
     health: Health,
 ) -> None:
-    """Gauges, and the restart that brings a renewed certificate into service."""
+    """Gauges, and a renewed certificate in time."""
     while True:
         metrics.QUEUE_DEPTH.set(len(queue))
         metrics.QUEUE_AGE.set(queue.oldest_age_seconds())
         metrics.ATTACHED_PODS.set(hub.attached())
         metrics.API_WRITES.set(client.writes)
         metrics.WATCH_AGE.set(health.watch_age())
-        if needs_renewal(identity, control_names(settings), utc_now()):
-            health.fault = "the control certificate runs out soon; restarting renews it"
+        if needs_renewal(shown.identity, control_names(settings), utc_now()):
+            try:
+                shown.identity = await load_identity(client, settings)
+                logger.info("the control certificate was renewed")
+            except KubeError as error:
+                logger.warning("the control certificate is not renewed yet: %s", error)
         await asyncio.sleep(STATUS_SECONDS)
 
 

@@ -24,6 +24,7 @@ class Settings(BaseModel):
     image_pull_policy: str = Field(default="IfNotPresent", pattern="^(Always|IfNotPresent|Never)$")
     control_address: str = Field(default="", description="host:port at which pods and Jobs reach the control stream.")
     control_port: int = Field(default=8443, ge=0, le=65535)
+    mutual_tls: bool = Field(default=False, description="Pods and Jobs must show a certificate of their namespace.")
     metrics_port: int = Field(default=8080, ge=0, le=65535)
     health_port: int = Field(default=8081, ge=0, le=65535)
     artifacts_uri: str = Field(default="file:///artifacts", pattern="^(file|s3|gs)://")

@@ -47,8 +47,16 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
     """Attach for serving pods, Progress for Jobs."""
 
     def __init__(
-        self, hub: Hub, authenticator: Authenticator, *, now: Callable[[], datetime], leading: Callable[[], bool]
+        self,
+        hub: Hub,
+        authenticator: Authenticator,
+        *,
+        now: Callable[[], datetime],
+        leading: Callable[[], bool],
+        mutual: bool = False,
     ) -> None:
+        """`mutual`: the certificate that a client shows must be of the namespace that it speaks for."""
+        self._mutual = mutual
         self._hub = hub
         self._authenticator = authenticator
         self._now = now
@@ -130,6 +138,10 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         return caller
 
     async def _authorise(self, context: Context, caller: Caller, namespace: str, pod: str) -> None:
+        if self._mutual and context.auth_context().get("x509_common_name") != [namespace.encode()]:
+            await context.abort(
+                grpc.StatusCode.PERMISSION_DENIED, f"the client certificate is not one of namespace {namespace}"
+            )
         if (caller.namespace, caller.pod) != (namespace, pod):
             await context.abort(
                 grpc.StatusCode.PERMISSION_DENIED,
@@ -206,8 +218,14 @@ def to_wealth(message: control_pb2.Report) -> tuple[Wealth, ...]:
     )
 
 
-async def start_server(servicer: ControlServicer, identity: ServerIdentity, port: int) -> tuple[grpc.aio.Server, int]:
-    """Listen with TLS. Returns the server and the port it got."""
+async def start_server(
+    servicer: ControlServicer, identity: Callable[[], ServerIdentity], port: int, *, mutual: bool = False
+) -> tuple[grpc.aio.Server, int]:
+    """Listen with TLS. Returns the server and the port it got.
+
+    `identity` is asked at each handshake: a renewed certificate needs no restart. `mutual`: clients must show a
+    certificate of our CA.
+    """
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", 1 << 20),
@@ -219,7 +237,15 @@ async def start_server(servicer: ControlServicer, identity: ServerIdentity, port
         ]
     )
     control_pb2_grpc.add_ControlServicer_to_server(servicer, server)
-    credentials = grpc.ssl_server_credentials([(identity.key, identity.certificate)])
+    credentials = grpc.dynamic_ssl_server_credentials(
+        _configuration(identity()), lambda: _configuration(identity()), mutual
+    )
     bound = server.add_secure_port(f"[::]:{port}", credentials)
     await server.start()
     return server, bound
+
+
+def _configuration(identity: ServerIdentity) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(identity.key, identity.certificate)], root_certificates=identity.ca_certificate
+    )

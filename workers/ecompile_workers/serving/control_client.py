@@ -22,6 +22,7 @@ from ecompile_crds.names import CA_KEY
 from .adoption import Adopter
 from .breaker import AlertKind
 from .bridge import Bridge
+from .client_certificate import client_certificate
 from .counters import SegmentCounters
 from .routing import parse_table, read_mounted
 from .settings import Settings
@@ -126,7 +127,8 @@ class ControlClient:
         if self._settings.control_server_name:
             options.append(("grpc.ssl_target_name_override", self._settings.control_server_name))
         metadata = (("authorization", f"Bearer {token}"),)
-        return grpc.ssl_channel_credentials(root_certificates=authority), metadata, options
+        certificate, key = client_certificate(self._settings.client_dir)
+        return grpc.ssl_channel_credentials(authority, key, certificate), metadata, options
 
     async def _reports(self) -> AsyncIterator[control_pb2.Report]:
         while True:

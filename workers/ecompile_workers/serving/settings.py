@@ -46,6 +46,8 @@ class Settings:
     routing_dir: Path
     state_dir: Path
     """Outlives the container, not the pod: crash journal and detectors' state."""
+    client_dir: Path = Path(names.CLIENT_PATH)
+    """Client certificate for the control stream, where it asks for one."""
     hang_seconds: float = HANG_SECONDS
     """A module that is in one call for longer ends the process."""
     fairness: Fairness | None = None
@@ -88,6 +90,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         pod=environ.get("POD_NAME", "") or socket.gethostname(),
         trust_dir=Path(environ.get("ECO_TRUST_DIR", "") or names.TRUST_PATH),
         token_file=Path(environ.get("ECO_TOKEN_FILE", "") or names.TOKEN_PATH),
+        client_dir=Path(environ.get("ECO_CLIENT_DIR", "") or names.CLIENT_PATH),
         state_dir=Path(environ.get("ECO_STATE_DIR", "") or names.STATE_PATH),
         hang_seconds=_seconds("ECO_HANG_SECONDS", environ.get("ECO_HANG_SECONDS", "") or str(HANG_SECONDS)),
         routing_dir=Path(environ.get("ECO_ROUTING_DIR", "") or names.ROUTING_PATH),
