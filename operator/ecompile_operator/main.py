@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import kopf
+from ecompile_crds import tracing
 from ecompile_crds.errors import EcompileError
 from ecompile_crds.names import LABEL_LEADER, LABEL_MANAGED_BY, MANAGED_BY, TLS_SECRET
 from kubernetes.config import ConfigException
@@ -146,6 +147,8 @@ async def lead(
 ) -> None:
     """Everything a leader does; returns only by an exception or cancellation."""
     health.starting = True
+    traced = tracing.from_environment(os.environ, service="ecompile-operator")
+    tracer = traced[0] if traced is not None else None
     shown = Shown(await load_identity(client, settings))
     queue: WorkQueue[ModelKey] = WorkQueue(time.monotonic)
     cache = Cache(queue.add)
@@ -169,6 +172,7 @@ async def lead(
         artifacts_uri=settings.artifacts_uri,
         worker_image=settings.worker_image,
         slots=RolloutSlots(cache, limit=settings.max_rollouts, limit_per_namespace=settings.max_rollouts_per_namespace),
+        tracer=tracer,
         storms=Storms(cache, models=settings.storm_models, seconds=settings.storm_seconds),
     )
     watchers = [

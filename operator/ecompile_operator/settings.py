@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ecompile_crds.errors import Code, DataError
+from ecompile_crds.tracing import PASSED_ON
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 ENV_PREFIX = "ECO_"
@@ -41,6 +42,9 @@ class Settings(BaseModel):
         default=5, ge=0, description="This many models rolled back within stormSeconds share a cause; 0 means never."
     )
     storm_seconds: int = Field(default=300, ge=10, le=86_400, description="See storm_models.")
+    otel_env: tuple[tuple[str, str], ...] = Field(
+        default=(), description="Variables of OpenTelemetry that Jobs and serving pods get as well."
+    )
     leader_elect: bool = Field(default=True, description="Off only where exactly one operator can run.")
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
 
@@ -79,7 +83,10 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
 
     Raises DataError (SPEC_INVALID) naming the first variable that is wrong.
     """
-    values = {field: environ[variable] for field, variable in VARIABLES.items() if variable in environ}
+    values: dict[str, object] = {
+        field: environ[variable] for field, variable in VARIABLES.items() if variable in environ
+    }
+    values["otel_env"] = tuple((name, environ[name]) for name in PASSED_ON if environ.get(name))
     try:
         return Settings.model_validate(values)
     except ValidationError as error:

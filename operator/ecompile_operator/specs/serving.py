@@ -59,6 +59,7 @@ def build_deployment(desired: DesiredServing, owner: Owner, spec: HybridModelSpe
                 HOME="/tmp",
             ),
             pod_name_env(),
+            *env(**dict(settings.otel_env)),
         ],
         "resources": spec.serving.resources.model_dump(mode="json", exclude_defaults=True),
         "securityContext": container_security(),

@@ -18,6 +18,7 @@ from time import thread_time
 import numpy as np
 from ecompile_crds.hybridmodel import Analysis, Fairness, ServingPolicy
 from ecompile_crds.routing import RouteMode, RoutingTable, SegmentRoute
+from ecompile_crds.tracing import TraceContext, Tracer
 
 from ..codegen.abi import Reason
 from .breaker import Alert, SegmentWatch
@@ -116,8 +117,10 @@ class Bridge:
         comparer: Comparer,
         alerted: Callable[[Alert], None] = lambda alert: None,
         fairness: Fairness | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.network = network
+        self._tracer = tracer
         self._fairness = fairness
         self.totals = Totals()
         self._analysis = analysis
@@ -161,8 +164,20 @@ class Bridge:
             self._count_trip(alert)
             self._alerted(alert)
 
-    def infer(self, x: Rows, *, neural_only: bool = False, group: str = "") -> Outcome:
-        """Answer rows [rows, features] float32, C-contiguous. `group`: the request's label, for what is compared."""
+    def infer(
+        self, x: Rows, *, neural_only: bool = False, group: str = "", trace: TraceContext | None = None
+    ) -> Outcome:
+        """Answer rows [rows, features] float32, C-contiguous. `group`: the request's label, for what is compared;
+        `trace`: of its span, where it is traced."""
+        if trace is not None and self._tracer is not None:
+            with self._tracer.span("bridge", trace, rows=len(x)) as span:
+                outcome = self._answer(x, neural_only=neural_only, group=group, trace=span.context)
+                span.attributes["ecompile.generation"] = outcome.state.generation
+                span.attributes["ecompile.path"] = outcome.path
+            return outcome
+        return self._answer(x, neural_only=neural_only, group=group, trace=None)
+
+    def _answer(self, x: Rows, *, neural_only: bool, group: str, trace: TraceContext | None) -> Outcome:
         state = self._state
         if neural_only:
             return Outcome(state, self.network.whole(x), state.as_requested)
@@ -176,7 +191,13 @@ class Bridge:
         comparisons: list[Comparison] = []
         faults: list[str] = []
         for segment, (use, compare) in zip(state.segments, draws, strict=True):
-            x, how, comparison, fault = _run(segment, x, use=use, compare=compare, group=group)
+            if trace is None or self._tracer is None:
+                x, how, comparison, fault = _run(segment, x, use=use, compare=compare, group=group)
+            else:
+                with self._tracer.span(f"segment {segment.index}", trace) as span:
+                    x, how, comparison, fault = _run(segment, x, use=use, compare=compare, group=group)
+                    span.attributes["ecompile.served"] = how.value
+                    span.error = fault
             served.append(how)
             faults.append(fault)
             if comparison is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import sys
 from random import Random
 from types import FrameType
@@ -12,6 +13,7 @@ from types import FrameType
 import numpy as np
 import uvicorn
 from ecompile_crds.errors import Code, EcompileError, InternalError
+from ecompile_crds.tracing import Tracer, from_environment
 
 from ..governance.energy import meters
 from .adoption import Adopter
@@ -72,7 +74,9 @@ async def serve(settings: Settings) -> int:
     np.seterr(over="ignore")
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     feedback = Feedback(settings.feedback_ids) if settings.feedback_ids else None
-    service = Service(model=settings.model, version=settings.life, feedback=feedback)
+    traced = from_environment(os.environ, service="ecompile-serving", **{"k8s.pod.name": settings.pod})
+    tracer, exporter = traced if traced is not None else (None, None)
+    service = Service(model=settings.model, version=settings.life, feedback=feedback, tracer=tracer)
     app = App(service, account=Account(meters=meters(), region=settings.carbon_region, feedback=feedback))
     config = uvicorn.Config(
         app,
@@ -93,7 +97,7 @@ async def serve(settings: Settings) -> int:
     grpc_server = None
     if settings.grpc_port is not None:
         grpc_server = GrpcServer(service, port=settings.grpc_port, host=settings.host)
-    running = asyncio.create_task(_run(settings, app))
+    running = asyncio.create_task(_run(settings, app, tracer))
     listening = asyncio.create_task(server.serve())
     status = 0
     try:
@@ -115,12 +119,14 @@ async def serve(settings: Settings) -> int:
             await grpc_server.stop(GRACE_SECONDS)
     finally:
         service.close()
+        if exporter is not None:
+            await asyncio.to_thread(exporter.close)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     return status
 
 
-async def _run(settings: Settings, app: App) -> None:
+async def _run(settings: Settings, app: App, tracer: Tracer | None) -> None:
     """Load, adopt the first table, and stay attached until cancelled.
 
     Raises an EcompileError where the network cannot be loaded.
@@ -144,6 +150,7 @@ async def _run(settings: Settings, app: App) -> None:
         comparer=comparer,
         alerted=alerted,
         fairness=settings.fairness,
+        tracer=tracer,
     )
     identity = Identity(namespace=settings.namespace, model=settings.model, life=settings.life)
     journal, checkpoint = Journal(settings.state_dir), Checkpoint(settings.state_dir)

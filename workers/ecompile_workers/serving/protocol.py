@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from ecompile_crds.errors import Code, DataError, ModelError
 from ecompile_crds.plan import Plan, PlanTensor
+from ecompile_crds.tracing import TraceContext
 from numpy.typing import NDArray
 
 from .bridge import Outcome, describe
@@ -60,6 +61,8 @@ class InferRequest:
     identifier: str | None = None
     binary_output: bool = False
     """REST: the output is wanted as bytes after the JSON."""
+    trace: TraceContext | None = None
+    """Of its span, where it is traced."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
 from ecompile_crds.errors import Code, DataError, DeadlineError, EcompileError
+from ecompile_crds.tracing import KIND_SERVER, TraceContext
 from prometheus_client import CollectorRegistry
 
 from .bridge import Bridge
@@ -56,6 +58,19 @@ class App:
     def answer_now(self, headers: Headers, body: bytes) -> Response | None:
         """The response to an inference request whose body has arrived whole; None where its work is too long for the
         event loop."""
+        tracer = self._service.tracer
+        begun = tracer.begin(_traceparent(headers)) if tracer is not None else None
+        if tracer is None or begun is None:
+            return self._now(headers, body, None)
+        span = tracer.start("infer", begun, kind=KIND_SERVER)
+        response = self._now(headers, body, span.context)
+        if response is not None:  # else the long way makes its own
+            span.attributes["http.response.status_code"] = response[0]
+            response[1].append((b"traceparent", span.context.header().encode()))
+            tracer.end(span)
+        return response
+
+    def _now(self, headers: Headers, body: bytes, trace: TraceContext | None) -> Response | None:
         service = self._service
         try:
             _, json_bytes = _sizes(headers)
@@ -63,6 +78,8 @@ class App:
             request = parse_request(body, plan, json_bytes=json_bytes)
             if not service.short(request):
                 return None
+            if trace is not None:
+                request = replace(request, trace=trace)
             headers, answer = service.infer_now(
                 request,
                 lambda answer: render_answer(
@@ -92,6 +109,15 @@ class App:
         await send({"type": "http.response.body", "body": body})
 
     async def _infer(self, scope: Scope, receive: Receive) -> Response:
+        tracer = self._service.tracer
+        begun = tracer.begin(_traceparent(scope["headers"])) if tracer is not None else None
+        if tracer is None or begun is None:
+            return await self._answer(scope, receive, None)
+        with tracer.span("infer", begun, kind=KIND_SERVER, **{"url.path": scope["path"]}) as span:
+            status, headers, body = await self._answer(scope, receive, span.context)
+            return status, [*headers, (b"traceparent", span.context.header().encode())], body
+
+    async def _answer(self, scope: Scope, receive: Receive, trace: TraceContext | None) -> Response:
         service = self._service
         size_bytes, json_bytes = _sizes(scope["headers"])
         service.admission.enter(size_bytes)
@@ -99,6 +125,8 @@ class App:
             body = await self._read_body(receive)
             plan = service.bridge.network.plan
             request = await service.parse(len(body), lambda: parse_request(body, plan, json_bytes=json_bytes))
+            if trace is not None:
+                request = replace(request, trace=trace)
             headers, answer = await service.infer(
                 request,
                 lambda answer: render_answer(
@@ -180,6 +208,10 @@ def _failed(error: EcompileError) -> Response:
 def _nothing_here() -> Response:
     error = DataError(Code.REQUEST_INVALID, "there is nothing at this path; see /v2.")
     return 404, [*JSON_HEADERS], render_error(error)[1]
+
+
+def _traceparent(headers: Headers) -> str:
+    return next((value.decode("latin1") for name, value in headers if name == b"traceparent"), "")
 
 
 def _sizes(headers: Headers) -> tuple[int, int | None]:

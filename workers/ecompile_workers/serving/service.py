@@ -15,6 +15,7 @@ from typing import Final, Generic, TypeVar, cast
 
 import numpy as np
 from ecompile_crds.errors import Code, EcompileError, InternalError, ResourceError
+from ecompile_crds.tracing import Tracer
 
 from .admission import Admission, Limits
 from .batching import Batcher
@@ -61,11 +62,14 @@ class Service:
         threads: int = 2,
         limits: Limits | None = None,
         feedback: Feedback | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.model = model
         self.version = version
         self.admission = Admission(limits or Limits())
         self.draining = False
+        self.tracer = tracer
+        """Where requests are traced; None where they are not."""
         self.feedback = feedback
         """Where answers are remembered for labels that come later; None where nobody asks for it."""
         self._bridge: Bridge | None = None
@@ -136,7 +140,7 @@ class Service:
             render = self.feedback.remembering(request.identifier, render)
         bridge, start = self.bridge, perf_counter()
         bridge.take_comparisons()
-        outcome = bridge.infer(request.rows, neural_only=request.options.neural_only, group=request.options.group)
+        outcome = _infer(bridge, request)
         rendered = render(_answer(bridge, request, outcome, outcome.y))
         bridge.settle(outcome)
         bridge.totals.served(outcome.path, perf_counter() - start)
@@ -175,9 +179,14 @@ class Service:
         return results
 
 
+def _infer(bridge: Bridge, request: InferRequest) -> Outcome:
+    options = request.options
+    return bridge.infer(request.rows, neural_only=options.neural_only, group=options.group, trace=request.trace)
+
+
 def _alone(bridge: Bridge, job: _Job[RenderedT]) -> _Done[RenderedT]:
     request = job.request
-    outcome = bridge.infer(request.rows, neural_only=request.options.neural_only, group=request.options.group)
+    outcome = _infer(bridge, request)
     answer = _answer(bridge, request, outcome, outcome.y)
     return _Done(job.render(answer), outcome.path, ((outcome, 1),))
 
