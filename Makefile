@@ -33,7 +33,7 @@ lint: setup ## ruff, mypy --strict, import-linter, generated files current
 	$(MAKE) --no-print-directory verify
 
 test-unit: setup ## Unit tests: no cluster, under two minutes
-	$(PYTEST) tests/unit
+	$(PYTEST) tests/unit --numprocesses auto --dist worksteal
 
 test-component: setup ## Component tests: a real API server, no root
 	$(PYTEST) tests/component
@@ -65,8 +65,8 @@ bench: setup ## Benchmarks against ONNX Runtime, and of serving
 images: setup ## Build the three images with buildah
 	$(BIN)/python -m demo.images
 
-krew: setup ## Build the kubectl plugin's archive and krew manifest into dist/
-	PYTHON="$(CURDIR)/$(BIN)/python" sh operator/krew/build.sh
+krew: setup ## Build the kubectl plugin's archive and krew manifest into dist/ (KREW_URI=, KREW_HOMEPAGE=: their addresses)
+	@PYTHON="$(CURDIR)/$(BIN)/python" KREW_URI="$(KREW_URI)" KREW_HOMEPAGE="$(KREW_HOMEPAGE)" sh operator/krew/build.sh
 
 cluster-up: setup ## Start the development cluster (root)
 	$(BIN)/python -m devcluster up

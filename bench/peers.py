@@ -39,7 +39,7 @@ def compare(name: str, graph: Graph, batch: int, *, model: bytes | None = None) 
     error = float(np.abs(y - expected).max() / max(1.0, np.abs(expected).max()))
     plain = model or export(fold(graph)).SerializeToString()
     calls: dict[str, Call] = {"ours": lambda: module.run(rows, y)}
-    calls["onnxruntime io_binding"] = onnx_runtime(plain, rows, module.outputs)
+    calls["onnxruntime io_binding"] = onnx_runtime(plain, rows)
     with contextlib.suppress(ModelError):  # not installed, or it cannot run this network: then the others are shown
         calls["openvino"] = openvino(plain, rows)
     return rows_of(name, batch, interleaved(calls), error)

@@ -1,6 +1,7 @@
 """Serving a 16-float network: latency and throughput of REST and gRPC, and what the parts of the pod add.
 
     python bench/serving.py [--json] [--seconds N] [--mlserver PYTHON]
+    python bench/serving.py --soak MINUTES
 
 Peers: the same pod asked for the original network (ONNX Runtime), and, where --mlserver names a Python that has it,
 MLServer with the same network in ONNX Runtime. Everything is measured in one run, interleaved, over sockets of this
@@ -35,6 +36,7 @@ from ecompile_workers.serving.routing import Identity
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from bench.serving_soak import soak
 from bench.serving_world import (
     INFER,
     INPUTS,
@@ -42,6 +44,7 @@ from bench.serving_world import (
     MODEL,
     OUTPUTS,
     Process,
+    grpc_echo,
     make_table,
     mlserver,
     pod,
@@ -54,6 +57,9 @@ ROUNDS = 9
 CALLS = 2000
 CONNECTIONS = 16
 CHANGES = 200
+STARTS = 3
+SHORT_ROUNDS = 100
+"""For tails: what else the machine does must hit all alike."""
 
 
 def post(x: Rows, *, neural: bool = False) -> bytes:
@@ -94,12 +100,14 @@ def ask_for(seconds: float, call: Callable[[], object]) -> list[float]:
     return times
 
 
-def interleaved(calls: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], seconds: float, *, rounds: int = ROUNDS
+) -> dict[str, list[float]]:
     """Seconds of each call, in rounds."""
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, call in calls.items():
-            times[name] += ask_for(seconds / ROUNDS, call)
+            times[name] += ask_for(seconds / rounds, call)
     return times
 
 
@@ -140,7 +148,8 @@ def bench_rest(servers: dict[str, Process], x: Rows, seconds: float) -> list[Row
 
 
 def throughput(server: Process, request: bytes, seconds: float) -> tuple[float, float]:
-    """Requests per second on 16 connections, and microseconds of processor time per request."""
+    """Requests per second on 16 connections, and microseconds of processor time per request. The client does little: it
+    shares the cores."""
     answered = 0
     with ExitStack() as stack:
         poll = stack.enter_context(closing(select.epoll()))
@@ -151,10 +160,15 @@ def throughput(server: Process, request: bytes, seconds: float) -> tuple[float, 
             poll.register(connection.fileno(), select.EPOLLIN)
             connection.sendall(request)
         before, start = server.cpu_seconds(), time.perf_counter()
+        whole = b"HTTP/1.1 200 ", (b"}", b"}\n")
         while time.perf_counter() - start < seconds:
             for number, _ in poll.poll():
-                read_answer(connections[number])
-                connections[number].sendall(request)
+                connection = connections[number]
+                received = connection.recv(65536)
+                while not received.endswith(whole[1]):
+                    received += connection.recv(65536)
+                assert received.startswith(whole[0]), received
+                connection.send(request)
                 answered += 1
         used, taken = server.cpu_seconds() - before, time.perf_counter() - start
     return answered / taken, used / answered * 1e6
@@ -162,7 +176,7 @@ def throughput(server: Process, request: bytes, seconds: float) -> tuple[float, 
 
 def bench_throughput(servers: dict[str, Process], x: Rows, seconds: float) -> list[Row]:
     """Interleaved rounds, medians."""
-    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in servers if name != "compared"}
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in servers if name not in ("compared", "again")}
     for _ in range(3):
         for name in measured:
             measured[name].append(throughput(servers[name], post(x), seconds / 3))
@@ -173,12 +187,25 @@ def bench_throughput(servers: dict[str, Process], x: Rows, seconds: float) -> li
     return [
         row(f"REST throughput, {CONNECTIONS} connections", rates["ecompile"], peer, rate, "requests/s", 0.0, more=True),
         row(f"REST processor time, {CONNECTIONS} connections", costs["ecompile"], peer, cost, "us/request", 0.0),
+        row(
+            "REST, one core of the server's own: 1 / processor time",
+            1e6 / costs["ecompile"],
+            peer,
+            1e6 / cost if cost else 0.0,
+            "requests/s",
+            0.0,
+            more=True,
+        ),
     ]
 
 
-def bench_grpc(server: Process, x: Rows, seconds: float) -> Row:
-    """p50 of a synchronous Python client on one channel, compiled against neural."""
-    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+def bench_grpc(server: Process, echo: Process, x: Rows, seconds: float) -> list[Row]:
+    """p50 of a synchronous Python client on one channel, compiled against neural and against a method of grpc.aio that
+    gives back the bytes it gets."""
+    with (
+        grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel,
+        grpc.insecure_channel(f"127.0.0.1:{echo.grpc_port}") as bare,
+    ):
         stub = channel.unary_unary(
             f"/{SERVICE_NAME}/ModelInfer",
             request_serializer=pb.ModelInferRequest.SerializeToString,
@@ -199,10 +226,24 @@ def bench_grpc(server: Process, x: Rows, seconds: float) -> Row:
 
         calls = {"compiled": caller(neural=False), "neural": caller(neural=True)}
         raw = [np.frombuffer(call().raw_output_contents[0], "<f4") for call in calls.values()]
-        times = interleaved(calls, seconds)
-    ours, peer = (milliseconds(times[name]) for name in calls)
+        echoed = bare.unary_unary(f"/{SERVICE_NAME}/ModelInfer", request_serializer=bytes, response_deserializer=bytes)
+        times = interleaved({**calls, "empty": lambda: echoed(x.tobytes(), timeout=30)}, seconds)
     error = float(np.abs(raw[0] - raw[1]).max())
-    return row("gRPC p50, one channel, Python client included", ours, "same pod, path neural", peer, "ms", error)
+    name, ours = "gRPC p50, one channel, Python client included", milliseconds(times["compiled"])
+    return [
+        row(name, ours, "same pod, path neural", milliseconds(times["neural"]), "ms", error),
+        row(name, ours, "an empty method of grpc.aio", milliseconds(times["empty"]), "ms", 0.0),
+    ]
+
+
+def bench_start(directory: Path) -> Row:
+    """From the start of the process to ready, module loaded."""
+    times = []
+    for _ in range(STARTS):
+        start = time.perf_counter()
+        with pod(directory, routing=directory):
+            times.append(time.perf_counter() - start)
+    return row("start to ready, median of three", statistics.median(times), "slowest", max(times), "s", 0.0)
 
 
 def bench_bridge(directory: Path, table: RoutingTable, x: Rows) -> Row:
@@ -229,13 +270,18 @@ def bench_bridge(directory: Path, table: RoutingTable, x: Rows) -> Row:
     return row("bridge, one row, processor time", ours, "module called directly", peer, "us", error)
 
 
-def bench_shadow(servers: dict[str, Process], x: Rows, seconds: float) -> Row:
-    """p99 of REST requests with 10 % compared off the request path, against none compared: two pods."""
+def bench_shadow(servers: dict[str, Process], x: Rows, seconds: float) -> list[Row]:
+    """p99 of REST requests with 10 % compared off the request path, against none compared; and what two pods that do
+    the same differ by, on this machine."""
     with ExitStack() as stack:
-        calls = {name: caller(stack, servers[name].port, post(x)) for name in ("compared", "ecompile")}
-        times = interleaved(calls, seconds)
-    ours, peer = (milliseconds(times[name], 0.99) for name in calls)
-    return row("REST p99, 10 % compared", ours, "nothing compared", peer, "ms", 0.0)
+        names = ("compared", "ecompile", "again")
+        calls = {name: caller(stack, servers[name].port, post(x)) for name in names}
+        times = interleaved(calls, 2 * seconds, rounds=SHORT_ROUNDS)
+    compared, peer, again = (milliseconds(times[name], 0.99) for name in names)
+    return [
+        row("REST p99, 10 % compared", compared, "nothing compared", peer, "ms", 0.0),
+        row("REST p99, nothing compared, another pod", again, "nothing compared", peer, "ms", 0.0),
+    ]
 
 
 def bench_adoption(directory: Path, table: RoutingTable, x: Rows) -> Row:
@@ -289,7 +335,11 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print a list of objects")
     parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
     parser.add_argument("--mlserver", type=Path, help="a Python that has mlserver and onnxruntime")
+    parser.add_argument("--soak", type=float, metavar="MINUTES", help="only this: 70 % load, a routing change a second")
     arguments = parser.parse_args()
+    if arguments.soak is not None:
+        print(json.dumps(soak(arguments.soak), indent=1))
+        return 0
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     x = np.random.default_rng(1).normal(size=(1, INPUTS)).astype(np.float32)
     seconds = arguments.seconds
@@ -297,22 +347,26 @@ def main() -> int:
         directory = Path(name)
         table = write_artifacts(directory)
         digest = table.segments[0].bundle_digest or ""
-        (directory / "compared").mkdir()
+        for name in ("compared", "again"):
+            (directory / name).mkdir()
+        (directory / "again" / "routing.json").write_bytes((directory / "routing.json").read_bytes())
         compared = make_table(directory, digest, generation=1, compare=0.1).model_dump_json(by_alias=True)
         (directory / "compared" / "routing.json").write_text(compared)
         servers = {
             "ecompile": stack.enter_context(pod(directory, routing=directory)),
             "compared": stack.enter_context(pod(directory, routing=directory / "compared")),
+            "again": stack.enter_context(pod(directory, routing=directory / "again")),
         }
         if arguments.mlserver is not None:
             servers["mlserver"] = stack.enter_context(mlserver(directory, arguments.mlserver))
         rows = [
             *bench_rest(servers, x, seconds),
             *bench_throughput(servers, x, seconds),
-            bench_grpc(servers["ecompile"], x, seconds),
+            *bench_grpc(servers["ecompile"], stack.enter_context(grpc_echo()), x, seconds),
             bench_bridge(directory, table, x),
-            bench_shadow(servers, x, seconds),
+            *bench_shadow(servers, x, seconds),
             bench_adoption(directory, table, x),
+            bench_start(directory),
         ]
     if arguments.json:
         print(json.dumps(rows, indent=1))

@@ -174,6 +174,37 @@ def mlserver(directory: Path, python: Path) -> Iterator[Process]:
         yield process
 
 
+GRPC_ECHO = """
+import asyncio, sys
+import grpc, uvloop
+
+async def echo(content, context):
+    return content
+
+async def main():
+    handlers = {"ModelInfer": grpc.unary_unary_rpc_method_handler(echo)}
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers),))
+    server.add_insecure_port("127.0.0.1:" + sys.argv[1])
+    await server.start()
+    await server.wait_for_termination()
+
+uvloop.run(main())
+"""
+
+
+@contextlib.contextmanager
+def grpc_echo() -> Iterator[Process]:
+    """The least that a method of grpc.aio does."""
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-c", GRPC_ECHO, str(port)])
+    try:
+        yield Process(process.pid, 0, port)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
 @contextlib.contextmanager
 def running(command: list[str], environment: dict[str, str], port: int, grpc_port: int) -> Iterator[Process]:
     """A server that is ready; ended afterwards."""

@@ -28,12 +28,15 @@ class Evidence(BaseModel):
     confidence: float | None = Field(default=None, gt=0, lt=1)
     box: str | None = None
     """Digest of the box that a proof holds on."""
+    proven_coverage: float | None = Field(default=None, ge=0, le=1, alias="provenCoverage")
+    """Share of held-out traffic that lies inside of proven boxes; what is claimed of those is in the bundle's proof."""
 
     def label(self) -> str:
         """One cell of a table, such as `sampled(n=1100, <=2.7e-03)`."""
         bound = "" if self.bound is None else f"<={self.bound:.1e}"
         match self.kind:
             case EvidenceKind.SAMPLED:
-                return f"sampled(n={self.samples or 0}, {bound})"
+                proven = "" if self.proven_coverage is None else f", {self.proven_coverage:.1%} in proven boxes"
+                return f"sampled(n={self.samples or 0}, {bound}{proven})"
             case EvidenceKind.PROVEN | EvidenceKind.CERTIFIED:
                 return f"{self.kind.value}({bound})"

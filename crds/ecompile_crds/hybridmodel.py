@@ -109,7 +109,8 @@ class Strategy(StrEnum):
     SYMBOLIC = "symbolic"
 
 
-SUPPORTED_STRATEGIES = (Strategy.FOLD, Strategy.EXACT, Strategy.REGIONS)
+SUPPORTED_STRATEGIES = tuple(Strategy)
+"""Every member has a file in `distill/` of the workers; `strategies.py` there maps one to the other."""
 
 
 class Target(StrEnum):
@@ -128,8 +129,8 @@ class Distill(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
-                "!has(self.strategies) || self.strategies.all(s, s in ['fold','exact','regions'])",
-                "spec.distill.strategies: only fold, exact and regions are supported by this version",
+                "!has(self.strategies) || self.strategies.all(s, self.strategies.exists_one(t, t == s))",
+                "spec.distill.strategies: name each strategy once",
             ),
             (
                 "!has(self.targets) || self.targets.all(t, t in ['x86-64-v2','x86-64-v3','x86-64-v4'])",
@@ -138,7 +139,14 @@ class Distill(ApiModel):
         )
     )
 
-    strategies: list[Strategy] = Field(default=[Strategy.FOLD, Strategy.EXACT], min_length=1, max_length=8)
+    strategies: list[Strategy] = Field(
+        default=[Strategy.FOLD, Strategy.EXACT],
+        min_length=1,
+        max_length=8,
+        description="What is tried for each segment; the one measured fastest within spec.equivalence is used. fold "
+        "and exact compute what the network does; regions adds proven boxes; lowrank certifies each input; deadunits "
+        "and symbolic rest on samples.",
+    )
     targets: list[Target] = Field(
         default=[Target.X86_64_V2, Target.X86_64_V3, Target.X86_64_V4], min_length=1, max_length=8
     )
@@ -199,6 +207,8 @@ class Equivalence(ApiModel):
 
 
 class Protocol(StrEnum):
+    """Of the Open Inference Protocol v2."""
+
     REST = "rest"
     GRPC = "grpc"
 
@@ -298,13 +308,24 @@ class Serving(ApiModel):
                 "spec.serving.autoscaling: needs spec.serving.resources.requests.cpu, which its target is a share of",
             ),
             (
-                "!has(self.protocol) || self.protocol == 'rest'",
-                "spec.serving.protocol: only rest is supported by this version",
+                "!has(self.rollbackMaxReplicas) || self.rollbackMaxReplicas >= self.replicas",
+                "spec.serving.rollbackMaxReplicas: must not be below replicas",
+            ),
+            (
+                "!has(self.protocols) || self.protocols.all(p, self.protocols.exists_one(q, q == p))",
+                "spec.serving.protocols: names a protocol twice; name each once",
             ),
         )
     )
 
     replicas: int = Field(default=1, ge=1, le=200, description="Number of Pods, unless `autoscaling` is set.")
+    rollback_max_replicas: int | None = Field(
+        default=None,
+        ge=1,
+        le=400,
+        description="After a rollback at most so many Pods, where the neural path needs more than `replicas` for the "
+        "load that was measured; twice `replicas` where not set. With `autoscaling` its maxReplicas counts instead.",
+    )
     service_name: str | None = Field(
         default=None,
         pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$",
@@ -315,7 +336,13 @@ class Serving(ApiModel):
     priority_class_name: str | None = Field(
         default=None, max_length=253, description="PriorityClass of the Pods; the cluster's default where not set."
     )
-    protocol: Protocol = Protocol.REST
+    protocols: list[Protocol] = Field(
+        default=[Protocol.REST, Protocol.GRPC],
+        min_length=1,
+        max_length=2,
+        description="What the Service offers: rest (port 80), grpc (port 8081), or both. Pods always listen on both, "
+        "for probes and metrics come over HTTP.",
+    )
     autoscaling: Autoscaling | None = None
     policy: ServingPolicy = Field(default_factory=ServingPolicy)
     feedback: Feedback = Field(default_factory=Feedback)
@@ -499,15 +526,6 @@ class DeletionPolicy(StrEnum):
 class HybridModelSpec(ApiModel):
     """Desired state of a HybridModel."""
 
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            (
-                "!has(self.deletionPolicy) || self.deletionPolicy == 'Delete'",
-                "spec.deletionPolicy: only Delete is supported by this version",
-            ),
-        )
-    )
-
     suspend: bool = Field(
         default=False, description="Stop advancing; what serves keeps serving, alerts still roll back."
     )
@@ -522,7 +540,11 @@ class HybridModelSpec(ApiModel):
     serving: Serving = Field(default_factory=Serving)
     rollout: Rollout = Field(default_factory=Rollout)
     revalidation: Revalidation = Field(default_factory=Revalidation)
-    deletion_policy: DeletionPolicy = DeletionPolicy.DELETE
+    deletion_policy: DeletionPolicy = Field(
+        default=DeletionPolicy.DELETE,
+        description="What deleting the HybridModel does to its Deployment, Service and routing table. Delete: they go "
+        "with it. Orphan: they stay and answer on the neural path, owned by nobody.",
+    )
 
 
 class ModelPhase(StrEnum):
@@ -604,6 +626,19 @@ class FailureStatus(StatusModel):
     at: str = ""
 
 
+class CostStatus(StatusModel):
+    """What the model's Jobs have used since it was made, retries and failures included."""
+
+    runs: int = Field(default=0, description="Runs of Pods that left a report.")
+    cpu_seconds: float = Field(default=0.0, description="Processor time, measured.")
+    gpu_seconds: float = Field(default=0.0, description="GPUs times the time for which runs held them.")
+    peak_memory_bytes: int = Field(default=0, description="Largest resident set of any run, measured.")
+    joules: float = Field(default=0.0, description="Energy; `method` says how it is known.")
+    method: str = ""
+    price: float = Field(default=0.0, description="In the unit of the operator's prices; 0 where it knows none.")
+    counted: list[str] = Field(default_factory=list, description="Jobs that still exist and are counted already.")
+
+
 class HybridModelStatus(BaseModel):
     """Observed state. Unknown fields of later versions are read and kept out."""
 
@@ -633,6 +668,13 @@ class HybridModelStatus(BaseModel):
     audit_sequence: int = 0
     last_command: CommandStatus | None = None
     failure: FailureStatus | None = None
+    cost: CostStatus | None = None
+    neural_replicas: int = Field(
+        default=0, description="Least number of Pods while modules are out of service, from measured load; 0: as usual."
+    )
+    orphaning_since: str = Field(
+        default="", description="Since when a deleted model with deletionPolicy Orphan waits for its pods."
+    )
 
 
 class HybridModel(BaseModel):

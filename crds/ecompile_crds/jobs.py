@@ -13,6 +13,9 @@ from .evidence import Evidence
 TERMINATION_MESSAGE_LIMIT_BYTES = 4096
 """The kubelet cuts termination messages here (Kubernetes, `terminationMessagePath`)."""
 
+NOTE_CHARACTERS = 120
+"""Of each candidate's note, where the message would be too long."""
+
 
 class JobKind(StrEnum):
     PROFILE = "profile"
@@ -85,6 +88,21 @@ class ProfileReport(_Report):
     stability_digest: str | None = Field(default=None, alias="stabilityDigest")
 
 
+class CandidateReport(_Report):
+    """What one strategy came to for a segment: measured, or declined."""
+
+    strategy: str
+    microseconds: float | None = None
+    """Per row of the calibration at batch 1, rows that it leaves to the neural path included; None: declined."""
+    speedup: float | None = None
+    """ONNX Runtime's time divided by it."""
+    evidence: Evidence | None = None
+    answered: float | None = None
+    """Share of the measured rows that it answers itself."""
+    note: str = ""
+    """What it is where it was measured; why not where it declined."""
+
+
 class DistillReport(_Report):
     """One index of the distill Job: one segment."""
 
@@ -96,8 +114,13 @@ class DistillReport(_Report):
     bundle_digest: str | None = Field(default=None, alias="bundleDigest")
     strategy: str = ""
     evidence: Evidence | None = None
+    proof: Evidence | None = None
+    """What is proven of part of the traffic, beside the evidence of the whole module."""
     speedup: float | None = None
     """Median latency of ONNX Runtime divided by ours at batch 1, measured in the Job."""
+    neural_microseconds: float | None = Field(default=None, alias="neuralMicroseconds")
+    candidates: tuple[CandidateReport, ...] = ()
+    """All strategies that were asked, in the order of `Strategy`."""
 
 
 class ValidateReport(_Report):
@@ -118,6 +141,20 @@ class ValidateReport(_Report):
     report_uri: str | None = Field(default=None, alias="reportUri")
 
 
+class JobCost(_Report):
+    """What one run used, failed or not."""
+
+    cpu_seconds: float = Field(alias="cpuSeconds", ge=0, le=1e12, allow_inf_nan=False)
+    """Processor time of the process and its children."""
+    wall_seconds: float = Field(default=0.0, alias="wallSeconds", ge=0, le=1e12, allow_inf_nan=False)
+    peak_memory_bytes: int = Field(default=0, alias="peakMemoryBytes", ge=0, le=1 << 60)
+    """Largest resident set of the process or one of its children."""
+    gpu_seconds: float = Field(default=0.0, alias="gpuSeconds", ge=0, le=1e12, allow_inf_nan=False)
+    """GPUs that the container saw, times the time that it ran."""
+    gpu_joules: float | None = Field(default=None, alias="gpuJoules", ge=0, le=1e15, allow_inf_nan=False)
+    """Measured by NVML; counts whole devices."""
+
+
 class JobResult(_Report):
     """The termination message."""
 
@@ -125,6 +162,7 @@ class JobResult(_Report):
     distill: DistillReport | None = None
     validation: ValidateReport | None = None
     failure: Failure | None = None
+    cost: JobCost | None = None
 
     def to_message(self) -> str:
         """JSON within the kubelet's limit; long reasons are shortened rather than cut mid-way."""
@@ -135,6 +173,10 @@ class JobResult(_Report):
         if self.profile is not None:
             segments = tuple(s.model_copy(update={"reason": s.reason[:60]}) for s in self.profile.segments)
             shortened = self.model_copy(update={"profile": self.profile.model_copy(update={"segments": segments})})
+        elif self.distill is not None:
+            brief = tuple(c.model_copy(update={"note": c.note[:NOTE_CHARACTERS]}) for c in self.distill.candidates)
+            cut = {"reason": self.distill.reason[:1000], "candidates": brief}
+            shortened = self.model_copy(update={"distill": self.distill.model_copy(update=cut)})
         elif self.failure is not None:
             failure = self.failure.model_copy(update={"message": self.failure.message[:1500]})
             shortened = self.model_copy(update={"failure": failure})

@@ -28,6 +28,9 @@ LABEL_LEADER = f"{GROUP}/leader"
 ANNOTATION_COMMAND = f"{GROUP}/command"
 """Value: `verb token`, for example `rollback 2026-01-31-a`. Each token is executed once."""
 
+FINALIZER_ORPHAN = f"{GROUP}/orphan"
+"""On a HybridModel with `deletionPolicy: Orphan`: its pods go neural and lose their owner before it is gone."""
+
 TOKEN_AUDIENCE = "ecompile"
 
 ARTIFACTS_PATH = "/artifacts"
@@ -51,6 +54,8 @@ CLIENT_KEY = "tls.key"
 TRUST_CONFIGMAP = "ecompile-trust"
 SIGNING_SECRET = "ecompile-signing"
 TLS_SECRET = "ecompile-control-tls"
+WEBHOOK_SECRET = "ecompile-alertmanager"
+"""In the operator's namespace: `token`, which Alertmanager presents."""
 SIGNING_KEY = "signing.key"
 SIGNING_PUBLIC_KEY = "signing.pub"
 CA_KEY = "ca.crt"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from .base import ApiModel
@@ -16,10 +18,12 @@ class PlanFile(ApiModel):
 
 
 class PlanTensor(ApiModel):
-    """A tensor at the border of the network or of a segment; the batch dimension is left out. float32."""
+    """A tensor at the border of the network or of a segment; the batch dimension is left out. It flows as float32."""
 
     name: str
     shape: tuple[int, ...]
+    datatype: Literal["FP32", "INT64", "BOOL"] = "FP32"
+    """What the network has there, in the words of the Open Inference Protocol."""
 
     @property
     def size(self) -> int:
@@ -44,6 +48,8 @@ class PlanSegment(ApiModel):
     stability: float | None = None
     reference: PlanFile | None = None
     """What the calibration inputs look like here (trace/reference.py); since schema version 2."""
+    predicted_microseconds: float | None = None
+    """Of compiled code, one row, by the cost model of the machine that profiled; None where it has none."""
 
 
 class Plan(ApiModel):
@@ -56,7 +62,13 @@ class Plan(ApiModel):
     source_digest: Digest
     source_format: str
     input: PlanTensor
+    """One row of all inputs, flattened, where there are several."""
     output: PlanTensor
+    """One row of all outputs, flattened, where there are several."""
+    inputs: tuple[PlanTensor, ...] = ()
+    """The parts of `input`, in order; empty where the network has one input."""
+    outputs: tuple[PlanTensor, ...] = ()
+    """The parts of `output`, in order; empty where the network has one output."""
     neural: PlanFile
     """The whole network as ONNX with a dynamic batch: the path that can always take all the traffic."""
     graph: PlanFile
@@ -64,3 +76,13 @@ class Plan(ApiModel):
     segments: tuple[PlanSegment, ...]
     trace: PlanFile | None = None
     stability: PlanFile | None = None
+
+    @property
+    def network_inputs(self) -> tuple[PlanTensor, ...]:
+        """What a client sends."""
+        return self.inputs or (self.input,)
+
+    @property
+    def network_outputs(self) -> tuple[PlanTensor, ...]:
+        """What a client gets."""
+        return self.outputs or (self.output,)

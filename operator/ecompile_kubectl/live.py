@@ -12,6 +12,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 METRICS_PORT = 8080
 PARALLEL = 8
+REQUESTS = "ecompile_serving_request_seconds_count"
+GENERATION = "ecompile_serving_routing_generation"
+COMPARISONS = "ecompile_serving_segment_comparisons_total"
+FALLBACKS = "ecompile_serving_segment_fallbacks_total"
+TRIPPED = "ecompile_serving_segment_tripped"
+NAMES = (REQUESTS, GENERATION, COMPARISONS, FALLBACKS, TRIPPED)
+"""Samples of a serving pod that are read; a test holds them to what pods expose."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +52,15 @@ def parse(text: str) -> PodFigures:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
-            if sample.name == "ecompile_requests_total" and sample.labels.get("path") == "compiled":
+            if sample.name == REQUESTS and sample.labels.get("path") == "compiled":
                 compiled += sample.value
     return PodFigures(
-        requests=int(sums.get("ecompile_requests_total", 0)),
+        requests=int(sums.get(REQUESTS, 0)),
         compiled=int(compiled),
-        generation=int(sums.get("ecompile_routing_generation", 0)),
-        comparisons=int(sums.get("ecompile_comparisons", 0)),
-        fallbacks=int(sums.get("ecompile_fallbacks", 0)),
-        tripped=int(sums.get("ecompile_tripped_segments", 0)),
+        generation=int(sums.get(GENERATION, 0)),
+        comparisons=int(sums.get(COMPARISONS, 0)),
+        fallbacks=int(sums.get(FALLBACKS, 0)),
+        tripped=int(sums.get(TRIPPED, 0)),
     )
 
 

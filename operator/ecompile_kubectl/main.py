@@ -40,6 +40,9 @@ def _explain(found: Found, now: datetime) -> str:
     observed = found.observed(now)
     if observed.spec is None:
         return f"{observed.name} is Stalled. {observed.spec_error} Correct the field and apply the model again."
+    if observed.deleting and observed.finalizer:
+        waits = observed.status.message if observed.status.orphaning_since else "the operator has not seen it yet"
+        return f"{observed.name} is being deleted with deletionPolicy Orphan: {waits}."
     if observed.deleting:
         return f"{observed.name} is being deleted; what belongs to it follows."
     return "\n".join([*explanation.lines(forecast(observed, now), now), *found.unreadable])

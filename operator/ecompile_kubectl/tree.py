@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from ecompile_crds.compiledmodule import CompiledModuleStatus, Measurements
+from ecompile_crds.hybridmodel import CostStatus
 from ecompile_operator.decide.observed import JobPhase, Observed, ObservedJob, ObservedModule
 
 from .live import PodFigures
@@ -19,6 +20,8 @@ def lines(observed: Observed, live: Mapping[str, PodFigures], now: datetime) -> 
     if status.message:
         head.append(f"  {status.message}")
     head.append(f"  {_figures(observed)}")
+    if status.cost is not None:
+        head.append(f"  {_cost(status.cost)}")
     if status.last_command is not None:
         answered = status.last_command
         head.append(f"  last command: {answered.command}: {answered.answer} ({age(answered.executed_at, now)} ago)")
@@ -50,6 +53,15 @@ def _figures(observed: Observed) -> str:
         f"answered by code {_share(status.deterministic_coverage)}, proven {_share(status.proven_coverage)}, "
         f"speed-up {speedup}, evidence {status.evidence or 'none in service'}, "
         f"routing generation {status.routing.generation}"
+    )
+
+
+def _cost(cost: CostStatus) -> str:
+    gpus = f", {cost.gpu_seconds:.0f} s of GPUs" if cost.gpu_seconds else ""
+    price = f", price {cost.price:.4g}" if cost.price else ""
+    return (
+        f"Jobs so far: {cost.runs} runs, {cost.cpu_seconds:.1f} s of processors, at most "
+        f"{cost.peak_memory_bytes / 2**20:.0f} MiB{gpus}, {cost.joules:.0f} J ({cost.method}){price}"
     )
 
 

@@ -22,8 +22,8 @@ class EndlessBackoff:
             yield 5.0 * random.uniform(0.5, 1.0)
 
 
-def register(registry: kopf.OperatorRegistry, cache: Cache) -> None:
-    """Put the handlers into `registry`.
+def register(registry: kopf.OperatorRegistry, cache: Cache, *, namespaces: tuple[str, ...] = ()) -> None:
+    """Put the handlers into `registry`. `namespaces`: those to watch; all where empty.
 
     Event handlers are coroutines although they wait for nothing: Kopf runs plain functions in other threads, and
     cache and queue belong to the event loop's.
@@ -50,6 +50,9 @@ def register(registry: kopf.OperatorRegistry, cache: Cache) -> None:
         settings.watching.server_timeout = 240
         settings.watching.client_timeout = 270
         settings.networking.error_backoffs = EndlessBackoff()
+        # With names given, Kopf would look for namespaces that match them, which rights in those alone do not allow;
+        # and an endless back-off would try for ever instead of taking the names as they are.
+        settings.scanning.disabled = bool(namespaces)
 
     @kopf.on.event(GROUP, VERSION, "hybridmodels", registry=registry)
     async def model_changed(type: str | None, body: kopf.Body, **_: Any) -> None:

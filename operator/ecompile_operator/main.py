@@ -11,10 +11,12 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import kopf
+from aiohttp import web
 from ecompile_crds import tracing
 from ecompile_crds.errors import EcompileError
 from ecompile_crds.names import LABEL_LEADER, LABEL_MANAGED_BY, MANAGED_BY, TLS_SECRET
@@ -26,9 +28,11 @@ from .apply.apply import Applier, NotLeading
 from .apply.events import EventEmitter
 from .apply.trust import TrustKeeper
 from .control.auth import Authenticator
+from .control.external_tls import ExternalCertificate
 from .control.hub import Hub
 from .control.server import ControlServicer, start_server
 from .control.tls import ServerIdentity, client_data, current_identity, needs_renewal
+from .control.webhook import AlertWebhook, WebhookToken, start_webhook
 from .decide.decide import decide
 from .handlers import register
 from .health import Health
@@ -83,7 +87,9 @@ def _issue_client(shown: Shown, namespace: str, data: dict[str, str] | None) -> 
 
 
 async def load_identity(client: KubeClient, settings: Settings) -> ServerIdentity:
-    """The control stream's certificate from its Secret, made or renewed where needed."""
+    """The control stream's certificate from its Secret, made or renewed where needed and ours to make."""
+    if settings.tls_external:
+        return await ExternalCertificate(client, settings.namespace).wait()
     names = control_names(settings)
     try:
         secret = await client.get(SECRET, settings.namespace, TLS_SECRET)
@@ -174,6 +180,7 @@ async def lead(
         slots=RolloutSlots(cache, limit=settings.max_rollouts, limit_per_namespace=settings.max_rollouts_per_namespace),
         tracer=tracer,
         storms=Storms(cache, models=settings.storm_models, seconds=settings.storm_seconds),
+        rates=settings.rates(),
     )
     watchers = [
         Watcher(
@@ -190,9 +197,12 @@ async def lead(
     servicer = ControlServicer(hub, Authenticator(client, time.monotonic), now=utc_now, leading=leading, mutual=mutual)
     server, port = await start_server(servicer, lambda: shown.identity, settings.control_port, mutual=mutual)
     logger.info("control stream on port %d", port)
+    webhook = (
+        await _start_webhook(client, cache, hub, shown.identity, settings, leading) if settings.alerts_webhook else None
+    )
     health.watch_age = lambda: time.monotonic() - min(w.last_contact for w in watchers)
     registry = kopf.OperatorRegistry()
-    register(registry, cache)
+    register(registry, cache, namespaces=settings.watch_namespaces)
     try:
         async with asyncio.TaskGroup() as group:
             if settings.leader_elect:
@@ -211,8 +221,27 @@ async def lead(
             group.create_task(_watch_our_kinds(registry, settings, stop))
             group.create_task(_report_status(client, queue, hub, shown, settings, health))
     finally:
+        if webhook is not None:
+            await webhook.cleanup()
         await server.stop(grace=1.0)
         metrics.LEADING.set(0)
+
+
+async def _start_webhook(
+    client: KubeClient,
+    cache: Cache,
+    hub: Hub,
+    identity: ServerIdentity,
+    settings: Settings,
+    leading: Callable[[], bool],
+) -> web.AppRunner:
+    """Take alerts from Alertmanager, for models that are known."""
+    token = WebhookToken(client, settings.namespace, time.monotonic)
+    await token.read()
+    webhook = AlertWebhook(hub, token, leading=leading, known=lambda key: key in cache.models)
+    runner, port = await start_webhook(webhook, identity, settings.alerts_port)
+    logger.info("alerts webhook on port %d", port)
+    return runner
 
 
 async def _watch_our_kinds(registry: kopf.OperatorRegistry, settings: Settings, stop: asyncio.Event) -> None:
@@ -240,20 +269,38 @@ async def _report_status(
     settings: Settings,
     health: Health,
 ) -> None:
-    """Gauges, and a renewed certificate in time."""
+    """Gauges, and the restart that brings a renewed certificate into service."""
     while True:
         metrics.QUEUE_DEPTH.set(len(queue))
         metrics.QUEUE_AGE.set(queue.oldest_age_seconds())
         metrics.ATTACHED_PODS.set(hub.attached())
         metrics.API_WRITES.set(client.writes)
         metrics.WATCH_AGE.set(health.watch_age())
-        if needs_renewal(shown.identity, control_names(settings), utc_now()):
-            try:
-                shown.identity = await load_identity(client, settings)
-                logger.info("the control certificate was renewed")
-            except KubeError as error:
-                logger.warning("the control certificate is not renewed yet: %s", error)
+        health.fault = health.fault or await _certificate_trouble(client, shown, settings)
         await asyncio.sleep(STATUS_SECONDS)
+
+
+async def _certificate_trouble(client: KubeClient, shown: Shown, settings: Settings) -> str:
+    """Renew our own certificate where it runs out soon; the control stream shows the new one at once. Why the process
+    must start again to show the right one; empty where it need not."""
+    identity = shown.identity
+    if not settings.tls_external:
+        if not needs_renewal(identity, control_names(settings), utc_now()):
+            return ""
+        if settings.alerts_webhook:
+            return "the control certificate runs out soon; restarting renews it, for the alerts webhook too"
+        try:
+            shown.identity = await load_identity(client, settings)
+            logger.info("the control certificate was renewed")
+        except KubeError as error:
+            logger.warning("the control certificate is not renewed yet: %s", error)
+        return ""
+    try:
+        replaced = await ExternalCertificate(client, settings.namespace).replaced(identity)
+    except KubeError as error:
+        logger.warning("control certificate not looked at: %s", error)
+        return ""
+    return "the control certificate was replaced; restarting takes the new one" if replaced else ""
 
 
 async def run(settings: Settings) -> None:

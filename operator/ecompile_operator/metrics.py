@@ -24,6 +24,14 @@ TIME_TO_NEURAL = Histogram(
     buckets=(0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
     registry=REGISTRY,
 )
+JOB_CPU_SECONDS = Counter("ecompile_job_cpu_seconds_total", "Processor time of Jobs", ["namespace"], registry=REGISTRY)
+JOB_GPU_SECONDS = Counter("ecompile_job_gpu_seconds_total", "GPU time held by Jobs", ["namespace"], registry=REGISTRY)
+JOB_JOULES = Counter(
+    "ecompile_job_joules_total", "Energy of Jobs; modelled but for GPUs", ["namespace"], registry=REGISTRY
+)
+JOB_PRICE = Counter(
+    "ecompile_job_price_total", "Price of Jobs, by the operator's rates", ["namespace"], registry=REGISTRY
+)
 API_WRITES = Gauge("ecompile_api_writes", "Requests to the API server that change something", registry=REGISTRY)
 WATCH_AGE = Gauge("ecompile_watch_age_seconds", "Time since the API server last sent anything", registry=REGISTRY)
 ATTACHED_PODS = Gauge("ecompile_attached_pods", "Serving pods with an open control stream", registry=REGISTRY)

@@ -10,17 +10,27 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from ecompile_crds.hybridmodel import CostStatus
 from ecompile_crds.names import LABEL_MODEL, audit_configmap
 from ecompile_crds.tracing import Tracer, trace_of
 
 from .apply.apply import Applier, NotLeading
 from .control.hub import Hub
 from .decide.decision import Decision
-from .decide.observed import Observed
+from .decide.observed import Observed, Rates
 from .kube.client import KubeClient, find
 from .kube.errors import Conflict, KubeError, NotFound
 from .kube.kinds import COMPILEDMODULE, CONFIGMAP, HYBRIDMODEL, POD, SERVICE
-from .metrics import DECISION_SECONDS, RECONCILE_ERRORS, ROLLBACKS, TIME_TO_NEURAL
+from .metrics import (
+    DECISION_SECONDS,
+    JOB_CPU_SECONDS,
+    JOB_GPU_SECONDS,
+    JOB_JOULES,
+    JOB_PRICE,
+    RECONCILE_ERRORS,
+    ROLLBACKS,
+    TIME_TO_NEURAL,
+)
 from .observe.cache import Cache, ModelKey
 from .observe.jobs import JOB_LABEL, lacks_results
 from .observe.observe import observe
@@ -56,6 +66,7 @@ class Reconciler:
         slots: RolloutSlots,
         storms: Storms,
         tracer: Tracer | None = None,
+        rates: Rates | None = None,
     ) -> None:
         self._client = client
         self._cache = cache
@@ -69,6 +80,7 @@ class Reconciler:
         self._slots = slots
         self._storms = storms
         self._tracer = tracer
+        self._rates = rates or Rates()
         self._looked_closely: dict[ModelKey, set[str]] = {}
         """Finished Jobs (uid) whose Pods were read again for a missing result."""
 
@@ -113,7 +125,7 @@ class Reconciler:
         await self._complete_results(key)
         versions = self._versions(key)
         observed = self._observe(key)
-        if observed is None or observed.deleting:
+        if observed is None or (observed.deleting and not observed.finalizer):
             self._hub.forget(key)
             self._wake(self._slots.forget(key))
             self._looked_closely.pop(key, None)
@@ -184,7 +196,9 @@ class Reconciler:
         seen = observe(self._cache, self._hub, key, artifacts_uri=self._artifacts_uri, worker_image=self._worker_image)
         if seen is None:
             return None
-        return replace(seen, fleet=replace(self._slots.fleet(key), storm=self._storms.now(self._now())))
+        return replace(
+            seen, rates=self._rates, fleet=replace(self._slots.fleet(key), storm=self._storms.now(self._now()))
+        )
 
     def _versions(self, key: ModelKey) -> dict[str, str]:
         model = self._cache.models.get(key)
@@ -217,6 +231,12 @@ def trace_decision(tracer: Tracer, observed: Observed, decision: Decision, start
 
 
 def _count(observed: Observed, decision: Decision) -> None:
+    spent, known = decision.status.cost, observed.status.cost or CostStatus()
+    if spent is not None and spent.runs > known.runs:
+        JOB_CPU_SECONDS.labels(observed.namespace).inc(max(0.0, spent.cpu_seconds - known.cpu_seconds))
+        JOB_GPU_SECONDS.labels(observed.namespace).inc(max(0.0, spent.gpu_seconds - known.gpu_seconds))
+        JOB_JOULES.labels(observed.namespace).inc(max(0.0, spent.joules - known.joules))
+        JOB_PRICE.labels(observed.namespace).inc(max(0.0, spent.price - known.price))
     before = {m.name: m.status for m in observed.modules}
     for update in decision.module_updates:
         old, new = before[update.name].last_rollback, update.status.last_rollback

@@ -10,6 +10,8 @@ from ecompile_crds.errors import Code, DataError
 from ecompile_crds.tracing import PASSED_ON
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from .decide.observed import Rates
+
 ENV_PREFIX = "ECO_"
 
 
@@ -26,6 +28,9 @@ class Settings(BaseModel):
     control_address: str = Field(default="", description="host:port at which pods and Jobs reach the control stream.")
     control_port: int = Field(default=8443, ge=0, le=65535)
     mutual_tls: bool = Field(default=False, description="Pods and Jobs must show a certificate of their namespace.")
+    tls_external: bool = Field(default=False, description="Someone else makes and renews Secret ecompile-control-tls.")
+    alerts_webhook: bool = Field(default=False, description="Take alerts from Alertmanager.")
+    alerts_port: int = Field(default=8444, ge=0, le=65535, description="Where alerts are taken, over HTTPS.")
     metrics_port: int = Field(default=8080, ge=0, le=65535)
     health_port: int = Field(default=8081, ge=0, le=65535)
     artifacts_uri: str = Field(default="file:///artifacts", pattern="^(file|s3|gs)://")
@@ -45,8 +50,23 @@ class Settings(BaseModel):
     otel_env: tuple[tuple[str, str], ...] = Field(
         default=(), description="Variables of OpenTelemetry that Jobs and serving pods get as well."
     )
+    watts_per_core: float = Field(
+        default=8.0, gt=0, le=1000, description="Power of a busy core, for the modelled energy of Jobs."
+    )
+    price_per_core_hour: float = Field(
+        default=0.0, ge=0, le=1e6, description="Price of a core for an hour; 0: unknown."
+    )
+    price_per_gpu_hour: float = Field(default=0.0, ge=0, le=1e6, description="Price of a GPU for an hour; 0: unknown.")
     leader_elect: bool = Field(default=True, description="Off only where exactly one operator can run.")
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+
+    def rates(self) -> Rates:
+        """For the cost of Jobs."""
+        return Rates(
+            watts_per_core=self.watts_per_core,
+            price_per_core_hour=self.price_per_core_hour,
+            price_per_gpu_hour=self.price_per_gpu_hour,
+        )
 
     @field_validator("watch_namespaces", mode="before")
     @classmethod

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -188,6 +188,14 @@ class World:
         uid = f"--bound-object-uid={pod['metadata']['uid']}"
         return self.kubectl("create", "token", "default", "-n", namespace, "--audience", audience, *bound, uid).strip()
 
+    def collect(self, owner: Manifest) -> None:
+        """What the garbage collector would do: delete everything whose owner is gone."""
+        namespace, uid = owner["metadata"]["namespace"], owner["metadata"]["uid"]
+        for kind in ("deployments", "services", "configmaps", "jobs", "compiledmodules", "pods"):
+            for found in self.list(kind, namespace):
+                if uid in {o["uid"] for o in found["metadata"].get("ownerReferences", [])}:
+                    self.kubectl("delete", kind, found["metadata"]["name"], "-n", namespace)
+
     def events(self, namespace: str, reason: str) -> Manifests:
         return [e for e in self.list("events", namespace) if e["reason"] == reason]
 
@@ -195,7 +203,7 @@ class World:
 class Operator:
     """One operator process."""
 
-    def __init__(self, world: World, log: Path, name: str, kubeconfig: Path) -> None:
+    def __init__(self, world: World, log: Path, name: str, kubeconfig: Path, environ: Mapping[str, str]) -> None:
         self.log = log
         self.name = name
         with log.open("ab") as sink:
@@ -211,6 +219,7 @@ class Operator:
                     "ECO_CONTROL_PORT": "0",
                     "ECO_METRICS_PORT": "0",
                     "ECO_HEALTH_PORT": "0",
+                    **environ,
                 },
                 stdout=sink,
                 stderr=sink,
@@ -239,12 +248,17 @@ class Operator:
 
 @contextmanager
 def operator(
-    world: World, directory: Path, name: str = "operator-0", *, kubeconfig: Path | None = None
+    world: World,
+    directory: Path,
+    name: str = "operator-0",
+    *,
+    kubeconfig: Path | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> Iterator[Operator]:
     """An operator process for the length of a block; its log is shown where the test fails."""
     world.count += 1
     log = directory / f"{name}-{world.count}.log"
-    started = Operator(world, log, name, kubeconfig or world.server.kubeconfig)
+    started = Operator(world, log, name, kubeconfig or world.server.kubeconfig, environ or {})
     try:
         yield started
         assert started.process.poll() in (None, 0, -9), "the operator ended by itself"

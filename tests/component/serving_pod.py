@@ -60,8 +60,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def make_certificate() -> tuple[bytes, bytes]:
-    """Self-signed certificate and key, PEM."""
+def make_certificate(*, valid: timedelta = timedelta(days=1)) -> tuple[bytes, bytes]:
+    """Self-signed certificate and key, PEM; `valid` from now on."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, SERVER_NAME)])
     now = datetime.now(UTC)
@@ -71,8 +71,8 @@ def make_certificate() -> tuple[bytes, bytes]:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_before(now - timedelta(days=9))
+        .not_valid_after(now + valid)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(SERVER_NAME)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
@@ -86,8 +86,10 @@ def make_certificate() -> tuple[bytes, bytes]:
 class FakeOperator(control_pb2_grpc.ControlServicer):
     """Takes reports, sends tables; runs in a thread of its own and can be stopped and started on the same port."""
 
-    def __init__(self) -> None:
-        self.certificate, self._key = make_certificate()
+    def __init__(self, *, valid: timedelta = timedelta(days=1), token: str = "") -> None:
+        """`valid`: how long its certificate is; `token`: the only one it takes, where given."""
+        self.certificate, self._key = make_certificate(valid=valid)
+        self._token = token
         self.port = free_port()
         self.reports: list[tuple[float, control_pb2.Report]] = []
         self.tokens: list[str] = []
@@ -125,6 +127,8 @@ class FakeOperator(control_pb2_grpc.ControlServicer):
         self, request_iterator: AsyncIterator[control_pb2.Report], context: Any
     ) -> AsyncIterator[control_pb2.Routing]:
         self.tokens.append(dict(context.invocation_metadata())["authorization"])
+        if self._token and self.tokens[-1] != f"Bearer {self._token}":
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is not for this model")
         queue: asyncio.Queue[RoutingTable] = asyncio.Queue()
         self._queues.add(queue)
         if self._table is not None:

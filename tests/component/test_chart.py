@@ -31,11 +31,17 @@ CASES: dict[str, list[str]] = {
         *("--set", "image.operator=example.org/ecompile/operator@sha256:" + "0" * 64),
         *("--set", "operator.nodeSelector.pool=system"),
     ],
+    "cert-manager": [
+        *("--set", "tls.certManager.enabled=true", "--set", "crds.install=false"),
+        *("--set", "uninstall.models=Keep"),
+    ],
     "monitoring": [
         *("--set", "monitoring.serviceMonitor=true", "--set", "monitoring.podMonitor=true"),
         *("--set", "monitoring.prometheusRule=true", "--set", "monitoring.dashboards=true"),
         *("--set", "monitoring.labels.release=prometheus", "--set", "crds.install=false"),
         *("--set", "image.digests.operator=sha256:" + "1" * 64, "--set", "rollouts.max=10"),
+        *("--set", "alertmanager.enabled=true"),
+        *("--set", "alertmanager.from[0].namespaceSelector.matchLabels.kubernetes\\.io/metadata\\.name=monitoring"),
     ],
 }
 
@@ -95,7 +101,7 @@ def test_kustomize_base_builds_with_a_restricted_namespace() -> None:
 def test_every_pod_of_the_chart_is_restricted(helm: str, case: str) -> None:
     for found in yaml.safe_load_all(render(helm, *CASES[case]).stdout):
         match found["kind"] if found else "":
-            case "Deployment":
+            case "Deployment" | "Job":
                 assert restricted_faults(found["spec"]["template"]["spec"]) == []
             case "Pod":
                 assert restricted_faults(found["spec"]) == []
@@ -121,6 +127,16 @@ def test_crds_are_rendered_unless_turned_off(helm: str) -> None:
     assert "CustomResourceDefinition" not in kinds
 
 
+def test_an_issuer_of_yours_takes_the_place_of_ours(helm: str) -> None:
+    options = ("tls.certManager.enabled=true", "tls.certManager.issuerRef.name=corporate")
+    options = (*options, "tls.certManager.issuerRef.kind=ClusterIssuer")
+    text = render(helm, *(word for option in options for word in ("--set", option))).stdout
+    ours = [o for o in yaml.safe_load_all(text) if o and o["apiVersion"].startswith("cert-manager.io")]
+    assert [(o["kind"], o["metadata"]["name"]) for o in ours] == [("Certificate", "ecompile-control")]
+    wanted = {"name": "corporate", "kind": "ClusterIssuer", "group": "cert-manager.io"}
+    assert ours[0]["spec"]["issuerRef"] == wanted
+
+
 def test_lint_finds_nothing(helm: str) -> None:
     done = subprocess.run([helm, "lint", "--strict", str(CHART)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
@@ -138,6 +154,9 @@ def test_lint_finds_nothing(helm: str) -> None:
         ("image.digests.worker=latest", "worker"),
         ("monitoring.interval=often", "interval"),
         ("rollouts.max=-1", "max"),
+        ("tls.certManager.issuerRef.kind=Robot", "kind"),
+        ("tls.certManager.duration=soon", "duration"),
+        ("uninstall.models=Everything", "models"),
     ],
 )
 def test_bad_values_are_refused_by_name(helm: str, option: str, named: str) -> None:

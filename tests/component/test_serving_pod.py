@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import tempfile
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -198,6 +201,28 @@ def test_operator_with_another_certificate_is_not_obeyed(operator: FakeOperator)
         with contextlib.closing(pod.client()) as client:
             assert infer(client, rows(1))[1]["parameters"]["generation"] == 0
         assert operator.tokens == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [({"valid": timedelta(hours=-1)}, "certificate"), ({"token": "another"}, "the token is not for this model")],
+    ids=["expired certificate", "wrong token"],
+)
+def test_operator_that_cannot_be_attached_to_does_not_disturb_requests(changes: Any, sentence: str) -> None:
+    """The pod says why in its log, without the token, serves by the mounted table, and tries again."""
+    refusing = FakeOperator(**changes)
+    refusing.start()
+    with contextlib.closing(refusing), tempfile.TemporaryDirectory() as name:
+        world = make_world(Path(name) / "artifacts")
+        with started(world, Path(name), refusing, mounted=table(3, world.route(RouteMode.COMPILED))) as pod:
+            wait_until(pod.ready, "readiness")
+            with contextlib.closing(pod.client()) as client:
+                status, answer = infer(client, rows(1))
+            assert (status, answer["parameters"]["path"], answer["parameters"]["generation"]) == (200, "compiled", 3)
+            wait_until(lambda: pod.log.count("control stream: ") > 1, "another try")
+            told = [line for line in pod.log.splitlines() if "control stream: " in line]
+            assert sentence in told[0].lower() and TOKEN not in pod.log and "Traceback" not in pod.log
+            assert not refusing.reports
 
 
 def test_sigterm_drains_without_a_failed_request(operator: FakeOperator) -> None:

@@ -85,7 +85,7 @@ def test_uninstall_and_reinstall_with_a_promoted_module(cluster: Cluster, artifa
     """Serving goes on without the operator, and the new one finds everything again."""
     before = wait_stage(cluster, "killed", "Promoted")
     with traffic_to(cluster, "killed", artifacts) as traffic:
-        cluster.helm("uninstall", "ecompile", "-n", SYSTEM, "--wait")
+        cluster.helm("uninstall", "ecompile", "-n", SYSTEM, "--wait", "--no-hooks")
         time.sleep(5)
         cluster.install(development.VALUES)
         after = wait_stage(cluster, "killed", "Promoted")

@@ -19,7 +19,7 @@ from ecompile_crds.tracing import Span, TraceContext, Tracer, from_environment, 
 from ecompile_operator.reconciler import trace_decision
 from ecompile_workers.jobs.steps import Steps
 from ecompile_workers.serving.bridge import Bridge
-from ecompile_workers.serving.comparison import Comparer
+from ecompile_workers.serving.comparison import ThreadComparer
 from ecompile_workers.serving.local import LocalPod
 from ecompile_workers.serving.server import App
 from ecompile_workers.serving.service import Service
@@ -134,9 +134,9 @@ def test_request_bridge_and_segments_are_spans_of_the_callers_trace(tmp_path: Pa
     spans: list[Span] = []
     world = make_world(tmp_path, segments=2)
     made = LocalPod(world.plan_uri, keys=[KEY.public_key()])
-    network, analysis = made.bridge.network, made.bridge._analysis
+    network, analysis = made.bridge.network, made.bridge.analysis
     ours = tracer(spans, share=0.0)
-    bridge = Bridge(network, analysis=analysis, random=Random(0), comparer=Comparer(), tracer=ours)
+    bridge = Bridge(network, analysis=analysis, random=Random(0), comparer=ThreadComparer(), tracer=ours)
     routes = [world.route(RouteMode.COMPILED, segment=index) for index in range(2)]
     bridge.adopt(table(1, *routes), {route.segment: made.modules.load(route) for route in routes})
     app = App(Service(model=MODEL, version=LIFE, tracer=ours))

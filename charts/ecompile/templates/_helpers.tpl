@@ -20,3 +20,13 @@ app.kubernetes.io/component: operator
 {{- $image -}}
 {{- end -}}
 {{- end }}
+{{- define "ecompile.uninstall" -}}
+helm.sh/hook: pre-delete
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
+{{- define "ecompile.test" -}}
+helm.sh/hook: test
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}

@@ -6,6 +6,8 @@
 4. Routing ConfigMap, then the push to attached pods.
 5. Children, new modules, events.
 
+Our finalizer is put on before anything else and taken off after everything else.
+
 Every write carries the resource version that the decision was made on, so that a decision made on old facts, or by a
 leader that no longer leads, is refused by the API server (409) and made again.
 """
@@ -20,7 +22,7 @@ from dataclasses import dataclass
 from ecompile_crds import audit
 from ecompile_crds.errors import EcompileError
 from ecompile_crds.hybridmodel import HybridModelSpec
-from ecompile_crds.names import API_VERSION, audit_configmap, short_hash
+from ecompile_crds.names import API_VERSION, FINALIZER_ORPHAN, audit_configmap, short_hash
 from ecompile_crds.routing import RoutingTable
 from pydantic import BaseModel
 
@@ -70,6 +72,8 @@ class Applier:
         """
         key = (observed.namespace, observed.name)
         owner = Owner(observed.namespace, observed.name, observed.uid)
+        if decision.finalizer and not observed.finalizer:
+            await self._set_finalizer(key, versions, wanted=True)
         for update in decision.module_updates:
             await self._status(COMPILEDMODULE, owner.namespace, update.name, update.status, versions)
         if decision.audit:
@@ -79,12 +83,49 @@ class Applier:
         if decision.routing is not None:
             await self._route(key, owner, decision.routing)
         failure = await self._children(key, owner, decision)
+        if decision.orphan:
+            await self._orphan(key, owner)
         for event in decision.events:
             self._fence()
             await self.events.emit(owner, event)
         if failure is not None:
             await self.report_fault(observed, "ApplyFailed", str(failure))
             raise failure
+        if observed.finalizer and not decision.finalizer:
+            await self._set_finalizer(key, versions, wanted=False)
+
+    async def _set_finalizer(self, key: ModelKey, versions: dict[str, str], *, wanted: bool) -> None:
+        """Put our finalizer on the HybridModel, or take it off; finalizers of others stay."""
+        self._fence()
+        name = f"{HYBRIDMODEL.kind}/{key[1]}"
+        others = [f for f in self._finalizers(key) if f != FINALIZER_ORPHAN]
+        finalizers = [*others, FINALIZER_ORPHAN] if wanted else others
+        meta = {"resourceVersion": versions[name], "finalizers": finalizers}
+        written = await self.client.merge(HYBRIDMODEL, *key, {"metadata": meta})
+        if finalizers or "deletionTimestamp" not in written["metadata"]:
+            versions[name] = written["metadata"]["resourceVersion"]
+            self.cache.put_model("applied", written)
+
+    def _finalizers(self, key: ModelKey) -> list[str]:
+        model = self.cache.models.get(key)
+        return list(model["metadata"].get("finalizers") or ()) if model is not None else []
+
+    async def _orphan(self, key: ModelKey, owner: Owner) -> None:
+        """Take the owner off what serves, so that nothing collects it when the HybridModel is gone."""
+        for kind in (DEPLOYMENT, SERVICE, CONFIGMAP, PDB, HPA):
+            for child in self.cache.children(kind.kind, key):
+                if controller_uid(child) != owner.uid:
+                    continue
+                self._fence()
+                meta = child["metadata"]
+                others = [o for o in meta["ownerReferences"] if o["uid"] != owner.uid]
+                changed = {
+                    "resourceVersion": meta["resourceVersion"],
+                    "ownerReferences": others,
+                    "annotations": {HASH_ANNOTATION: None},
+                }
+                written = await self.client.merge(kind, key[0], meta["name"], {"metadata": changed})
+                self.cache.put_child(kind.kind, "applied", written)
 
     async def report_fault(self, observed: Observed, reason: str, message: str) -> None:
         """Tell the user by an Event that one model cannot be brought on."""
@@ -134,8 +175,11 @@ class Applier:
 
     async def _serve(self, key: ModelKey, owner: Owner, serving: DesiredServing, spec: HybridModelSpec) -> None:
         await self._apply_changed(DEPLOYMENT, key, build_deployment(serving, owner, spec, self.settings))
-        await self._apply_changed(SERVICE, key, build_service(serving, owner))
-        for kind, manifest in ((PDB, build_disruption_budget(owner, spec)), (HPA, build_autoscaler(owner, spec))):
+        await self._apply_changed(SERVICE, key, build_service(serving, owner, spec))
+        for kind, manifest in (
+            (PDB, build_disruption_budget(owner, spec)),
+            (HPA, build_autoscaler(serving, owner, spec)),
+        ):
             if manifest is not None:
                 await self._apply_changed(kind, key, manifest)
             elif self._is_ours(kind, key, owner):
@@ -166,6 +210,7 @@ class Applier:
             "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
         }
         written = await self.client.apply(kind, body, subresource="status")
+        versions[f"{kind.kind}/{name}"] = written["metadata"]["resourceVersion"]
         if kind is HYBRIDMODEL:
             self.cache.put_model("applied", written)
         else:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from ecompile_crds.routing import RoutingTable
 
-from ..decide.observed import MergedEvidence, PodReport
+from ..decide.observed import MergedEvidence, PodAlert, PodReport, RemoteAlert
 from .evidence import Merger, Wealth
 
 ModelKey = tuple[str, str]
@@ -30,6 +30,12 @@ class JobStep:
     at: datetime
 
 
+REPEAT_WITHIN = timedelta(hours=24)
+"""An alert that Alertmanager has not repeated for this long (its default is four hours) counts as a new one."""
+ALERTS_KEPT = 64
+"""Newest alerts by Alertmanager that are remembered of one model."""
+
+
 class Hub:
     """Reports by model and pod, subscriptions of attached pods, tables in force."""
 
@@ -40,6 +46,7 @@ class Hub:
         self._steps: dict[ModelKey, dict[tuple[str, int], JobStep]] = defaultdict(dict)
         self._tables: dict[ModelKey, RoutingTable] = {}
         self._merged: dict[ModelKey, Merger] = defaultdict(Merger)
+        self._alerts: dict[ModelKey, dict[str, tuple[RemoteAlert, datetime]]] = defaultdict(dict)
         self._attached: dict[ModelKey, dict[asyncio.Queue[RoutingTable], str]] = defaultdict(dict)
 
     def attached(self) -> int:
@@ -95,6 +102,32 @@ class Hub:
         self._reports[key] = found
         return tuple(found[pod] for pod in sorted(found))
 
+    def alert(self, key: ModelKey, identity: str, alert: PodAlert) -> bool:
+        """Alertmanager says that an alert fires, or still fires. False where no table is in force that it could be
+        about: nothing is served, or this operator has not decided yet."""
+        table = self._tables.get(key)
+        if table is None:
+            return False
+        stamped = replace(alert, generation=table.generation)
+        limit = self._now() - REPEAT_WITHIN
+        known = {place: found for place, found in self._alerts[key].items() if found[1] > limit}
+        before = known.pop(identity, None)
+        first = before[0].first_generation if before is not None else stamped.generation
+        known[identity] = (RemoteAlert(alert=stamped, first_generation=first), self._now())
+        self._alerts[key] = dict(list(known.items())[-ALERTS_KEPT:])
+        self._changed(key)
+        return True
+
+    def resolve(self, key: ModelKey, identity: str) -> None:
+        """Alertmanager says that an alert has ended."""
+        if self._alerts.get(key, {}).pop(identity, None) is not None:
+            self._changed(key)
+
+    def remote_alerts(self, key: ModelKey) -> tuple[RemoteAlert, ...]:
+        """Alerts by Alertmanager that it has sent lately and not resolved."""
+        limit = self._now() - FORGET_AFTER
+        return tuple(alert for alert, at in self._alerts.get(key, {}).values() if at > limit)
+
     def step(self, key: ModelKey, job: str, index: int, text: str) -> None:
         """A Job made progress."""
         limit = self._now() - FORGET_AFTER
@@ -113,7 +146,7 @@ class Hub:
 
     def forget(self, key: ModelKey) -> None:
         """The model is gone."""
-        for known in (self._reports, self._steps, self._tables, self._merged):
+        for known in (self._reports, self._steps, self._tables, self._merged, self._alerts):
             known.pop(key, None)
 
 

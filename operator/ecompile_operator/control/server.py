@@ -196,6 +196,7 @@ def to_report(message: control_pb2.Report, received_at: datetime) -> PodReport:
         ),
         refused_generation=message.refused_generation,
         refused_reason=message.refused_reason[:500],
+        requests_per_second=message.requests_per_second,
     )
 
 

@@ -7,13 +7,16 @@ from datetime import datetime
 
 from ecompile_crds.conditions import Condition, ConditionType, merge
 from ecompile_crds.errors import Code
-from ecompile_crds.hybridmodel import FailureStatus, HybridModelStatus, ModelPhase
+from ecompile_crds.hybridmodel import DeletionPolicy, FailureStatus, HybridModelStatus, ModelPhase
 from ecompile_crds.jobs import JobKind
 
+from .capacity import least_replicas
 from .clock import to_condition_time
 from .commands import answer_commands
+from .cost import add_costs
 from .decision import Decision, DesiredServing, ModelEvent, ModuleUpdate
 from .draft import Draft
+from .ending import end
 from .jobsteps import REASON_CODES
 from .life import advance_life, current_life, switch_serving
 from .modules import advance_module, answer_alerts
@@ -29,7 +32,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
     """
     observed = _in_order(observed)
     if observed.deleting:
-        return Decision(status=observed.status)
+        return end(observed, now)
     if observed.spec is None:
         return _stalled(observed, now, reason="InvalidSpec", message=observed.spec_error)
     spec = observed.spec
@@ -50,13 +53,16 @@ def decide(observed: Observed, now: datetime) -> Decision:
             draft.modules[module.name] = advance_module(draft, module)
     if spec.suspend:
         draft.notes.append("suspended by spec.suspend; set it to false to go on")
-    serving = _serving(draft)
+    least = least_replicas(draft)
+    serving = _serving(draft, least)
     routed = route(draft)
     status = observed.status.model_copy(
         update={
             "failure": failure,
             "last_command": last_command,
             "routing": routed.status,
+            "neural_replicas": least,
+            "cost": add_costs(observed.status.cost, observed.jobs, observed.rates),
             "audit_head": routed.audit[-1].hash if routed.audit else _audit_head(observed),
             "audit_sequence": routed.audit[-1].sequence if routed.audit else _audit_sequence(observed),
         }
@@ -77,6 +83,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
         delete_jobs=_obsolete_jobs(draft),
         serving=serving,
         events=tuple(draft.events),
+        finalizer=spec.deletion_policy is DeletionPolicy.ORPHAN,
         waits_for_slot=draft.waits_for_slot,
         wake_at=min(draft.wakes, default=None),
     )
@@ -90,6 +97,7 @@ def _in_order(observed: Observed) -> Observed:
         jobs=tuple(sorted(observed.jobs, key=lambda j: j.name)),
         pods=tuple(sorted(observed.pods, key=lambda p: p.name)),
         reports=tuple(sorted(observed.reports, key=lambda r: r.pod)),
+        remote_alerts=tuple(sorted(observed.remote_alerts, key=repr)),
     )
 
 
@@ -141,7 +149,7 @@ def _failure(draft: Draft) -> FailureStatus | None:
     return failure
 
 
-def _serving(draft: Draft) -> DesiredServing | None:
+def _serving(draft: Draft, least: int) -> DesiredServing | None:
     if draft.serving is None or draft.serving.plan_uri is None:
         return None
     name = draft.spec.serving.service_name or draft.observed.name
@@ -151,7 +159,9 @@ def _serving(draft: Draft) -> DesiredServing | None:
             f"spec.serving.serviceName: a Service named {name} already belongs to {owner}; choose another name."
         )
         return None
-    return DesiredServing(life=draft.serving.key, plan_uri=draft.serving.plan_uri, service_name=name)
+    return DesiredServing(
+        life=draft.serving.key, plan_uri=draft.serving.plan_uri, service_name=name, least_replicas=least
+    )
 
 
 def _audit_head(observed: Observed) -> str:
@@ -183,4 +193,6 @@ def _stalled(observed: Observed, now: datetime, *, reason: str, message: str) ->
     events: tuple[ModelEvent, ...] = ()
     if observed.status.message != message:
         events = (ModelEvent(type="Warning", reason=reason, message=message),)
-    return Decision(status=status, routing=current_table(observed.status.routing), events=events)
+    return Decision(
+        status=status, routing=current_table(observed.status.routing), finalizer=observed.finalizer, events=events
+    )

@@ -31,6 +31,8 @@ class DesiredServing:
     life: str
     plan_uri: str
     service_name: str
+    least_replicas: int = 0
+    """Not fewer Pods than this, whatever the spec says: the neural path needs them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,10 @@ class Decision:
     delete_jobs: tuple[str, ...] = ()
     serving: DesiredServing | None = None
     events: tuple[ModelEvent, ...] = ()
+    finalizer: bool = False
+    """The HybridModel must carry our finalizer."""
+    orphan: bool = False
+    """What serves must lose its owner, before the finalizer goes."""
     waits_for_slot: bool = False
     """A module could start but for the limits on simultaneous rollouts."""
     wake_at: datetime | None = None

@@ -48,6 +48,14 @@ def standing_alert(draft: Draft, module: ObservedModule) -> tuple[str, PodAlert]
         for alert in report.alerts
         if alert.segment == module.spec.segment and alert.generation > answered
     ]
+    # What Alertmanager repeats may be about a module that was in service before this one.
+    found += [
+        ("Alertmanager", remote.alert)
+        for remote in draft.observed.remote_alerts
+        if remote.alert.segment == module.spec.segment
+        and remote.first_generation > answered
+        and remote.alert.generation >= status.rollout.generation
+    ]
     if not found:
         found = _merged_alerts(draft, module, answered)
     return min(found, key=lambda f: (GRAVEST_FIRST.index(f[1].kind), f[0]), default=None)

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from ecompile_crds.compiledmodule import CompiledModuleSpec, CompiledModuleStatus
 from ecompile_crds.hybridmodel import HybridModelSpec, HybridModelStatus
-from ecompile_crds.jobs import JobKind, JobResult
+from ecompile_crds.jobs import JobCost, JobKind, JobResult
 
 
 class JobPhase(StrEnum):
@@ -41,6 +41,8 @@ class ObservedJob:
     """Validate: name of the CompiledModule."""
     finished_at: datetime | None = None
     """Where it SUCCEEDED or FAILED."""
+    costs: tuple[JobCost, ...] = ()
+    """Of each Pod that left a report, failed ones included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,16 @@ class GroupCounters:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RemoteAlert:
+    """An alert that came by Alertmanager. It repeats one that it sent before until that is resolved."""
+
+    alert: PodAlert
+    """Its generation is the one in force when it was last received."""
+    first_generation: int
+    """The one in force when it was first received: a rollback since then has answered it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Counters:
     """Sums of one segment since the acknowledged generation came into force (control.proto, SegmentCounters)."""
 
@@ -148,6 +160,7 @@ class PodReport:
     alerts: tuple[PodAlert, ...] = ()
     refused_generation: int = 0
     refused_reason: str = ""
+    requests_per_second: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +208,15 @@ class Fleet:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rates:
+    """What the operator was told of this cluster; a price of 0 is not known."""
+
+    watts_per_core: float = 8.0
+    price_per_core_hour: float = 0.0
+    price_per_gpu_hour: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Observed:
     """Everything a decision about one HybridModel may depend on, apart from the time."""
 
@@ -203,6 +225,8 @@ class Observed:
     uid: str
     generation: int
     deleting: bool = False
+    finalizer: bool = False
+    """It carries our finalizer: it was to be orphaned when we last looked."""
     spec: HybridModelSpec | None = None
     spec_error: str = ""
     """Why the spec could not be read, naming the field; then `spec` is None."""
@@ -217,10 +241,12 @@ class Observed:
     reports: tuple[PodReport, ...] = ()
     evidence: tuple[MergedEvidence, ...] = ()
     """Of the sequential tests, over all pods."""
+    remote_alerts: tuple[RemoteAlert, ...] = ()
     audit: AuditHead | None = None
     progress: str = ""
     """Newest progress of a running Job, from the control stream."""
     artifacts_uri: str = "file:///artifacts"
     worker_image: str = ""
     """What a Job created now would run."""
+    rates: Rates = field(default_factory=Rates)
     fleet: Fleet = field(default_factory=Fleet)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from ecompile_crds.jobs import JobKind, JobResult
+from ecompile_crds.jobs import JobCost, JobKind, JobResult
 from ecompile_crds.names import LABEL_JOB, LABEL_LIFE, LABEL_MODULE
 from pydantic import ValidationError
 
@@ -57,6 +57,7 @@ def observe_job(job: Manifest, pods: list[Manifest]) -> ObservedJob | None:
         completions=job["spec"].get("completions") or 1,
         module=labels.get(LABEL_MODULE, ""),
         finished_at=_finished_at(job),
+        costs=_costs(mine),
     )
 
 
@@ -116,6 +117,20 @@ def _results(pods: list[Manifest]) -> dict[int, JobResult]:
             if result.failure is None or found.get(index, result).failure is not None:
                 found[index] = result
     return found
+
+
+def _costs(pods: list[Manifest]) -> tuple[JobCost, ...]:
+    """What each terminated container reported, by Pod name."""
+    found = []
+    for pod in sorted(pods, key=lambda p: p["metadata"]["name"]):
+        for state in _terminated(pod):
+            try:
+                cost = JobResult.model_validate_json(state.get("message") or "{}").cost
+            except ValidationError:
+                continue
+            if cost is not None:
+                found.append(cost)
+    return tuple(found)
 
 
 def _failure_reason(pods: list[Manifest]) -> str:

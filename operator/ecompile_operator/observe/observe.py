@@ -12,12 +12,16 @@ from ecompile_crds.hybridmodel import HybridModelSpec, HybridModelStatus
 from ecompile_crds.names import (
     ANNOTATION_COMMAND,
     COMPONENT_SERVING,
+    FINALIZER_ORPHAN,
     LABEL_COMPONENT,
     LABEL_JOB,
     LABEL_LIFE,
     MAX_MODEL_NAME,
+    ROUTING_KEY,
     audit_configmap,
+    routing_configmap,
 )
+from ecompile_crds.routing import RoutingTable
 from pydantic import ValidationError
 
 from ..control.hub import Hub, JobStep
@@ -59,9 +63,10 @@ def observe(cache: Cache, hub: Hub, key: ModelKey, *, artifacts_uri: str, worker
         uid=uid,
         generation=meta.get("generation", 0),
         deleting="deletionTimestamp" in meta,
+        finalizer=FINALIZER_ORPHAN in meta.get("finalizers", []),
         spec=spec,
         spec_error=spec_error,
-        status=parse_status(manifest),
+        status=_after(parse_status(manifest), cache.child("ConfigMap", key, routing_configmap(name))),
         command=meta.get("annotations", {}).get(ANNOTATION_COMMAND),
         modules=tuple(module for module in modules if module is not None),
         jobs=tuple(job for job in jobs if job is not None),
@@ -70,6 +75,7 @@ def observe(cache: Cache, hub: Hub, key: ModelKey, *, artifacts_uri: str, worker
         pods=tuple(pod for pod in map(_pod, pods) if pod is not None),
         reports=hub.reports(key),
         evidence=hub.evidence(key),
+        remote_alerts=hub.remote_alerts(key),
         audit=_audit_head(cache.child("ConfigMap", key, audit_configmap(name))),
         progress=_progress(cache, hub.progress(key), key),
         artifacts_uri=artifacts_uri,
@@ -96,6 +102,18 @@ def parse_spec(manifest: Manifest) -> tuple[HybridModelSpec | None, str]:
 def parse_status(manifest: Manifest) -> HybridModelStatus:
     """The status; a field that cannot be read counts as absent and does not take the others with it."""
     return _tolerant(HybridModelStatus, manifest.get("status") or {})
+
+
+def _after(status: HybridModelStatus, routing: Manifest | None) -> HybridModelStatus:
+    """The status, with generations that go on from the table that an earlier model of the name left behind: its pods,
+    which serve on, take later generations only."""
+    try:
+        left = RoutingTable.model_validate_json((routing or {}).get("data", {}).get(ROUTING_KEY, "")).generation
+    except ValidationError:
+        return status
+    if left <= status.routing.generation:
+        return status
+    return status.model_copy(update={"routing": status.routing.model_copy(update={"generation": left})})
 
 
 def _tolerant(kind: type[Status], values: dict[str, object]) -> Status:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ecompile_crds.hybridmodel import HybridModelSpec, Isolation
+from ecompile_crds.hybridmodel import HybridModelSpec, Isolation, Protocol
 from ecompile_crds.names import COMPONENT_SERVING, LABEL_LIFE, LABEL_MODEL, ROUTING_PATH, routing_configmap
 
 from ..decide.decision import DesiredServing
@@ -14,6 +14,10 @@ from .pod import container_security, env, pod_name_env, pod_security, volumes
 PORT = 8080
 GRPC_PORT = 8081
 """Open Inference Protocol v2 over gRPC; the Service has the same number."""
+SERVICE_PORTS: dict[Protocol, Manifest] = {
+    Protocol.REST: {"name": "http", "port": 80, "targetPort": "http", "appProtocol": "http"},
+    Protocol.GRPC: {"name": "grpc", "port": GRPC_PORT, "targetPort": "grpc", "appProtocol": "kubernetes.io/h2c"},
+}
 SPREAD_OVER = ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
 GRACE_SECONDS = 30
 DRAIN_SECONDS = 3
@@ -76,7 +80,11 @@ def build_deployment(desired: DesiredServing, owner: Owner, spec: HybridModelSpe
         "metadata": metadata(owner, owner.name, COMPONENT_SERVING, extra_labels={LABEL_LIFE: desired.life}),
         "spec": {
             # An autoscaler owns the number: the API server's default of 1 stands until it has counted.
-            **({"replicas": spec.serving.replicas} if spec.serving.autoscaling is None else {}),
+            **(
+                {"replicas": max(spec.serving.replicas, desired.least_replicas)}
+                if spec.serving.autoscaling is None
+                else {}
+            ),
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": selector(owner.name)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
@@ -138,7 +146,7 @@ def build_disruption_budget(owner: Owner, spec: HybridModelSpec) -> Manifest | N
     }
 
 
-def build_autoscaler(owner: Owner, spec: HybridModelSpec) -> Manifest | None:
+def build_autoscaler(desired: DesiredServing, owner: Owner, spec: HybridModelSpec) -> Manifest | None:
     """By CPU; None where `spec.serving.autoscaling` is not set."""
     scaling = spec.serving.autoscaling
     if scaling is None:
@@ -150,24 +158,21 @@ def build_autoscaler(owner: Owner, spec: HybridModelSpec) -> Manifest | None:
         "metadata": metadata(owner, owner.name, COMPONENT_SERVING),
         "spec": {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": owner.name},
-            "minReplicas": scaling.min_replicas,
+            "minReplicas": max(scaling.min_replicas, desired.least_replicas),
             "maxReplicas": scaling.max_replicas,
             "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
         },
     }
 
 
-def build_service(desired: DesiredServing, owner: Owner) -> Manifest:
-    """ClusterIP in front of the serving pods."""
+def build_service(desired: DesiredServing, owner: Owner, spec: HybridModelSpec) -> Manifest:
+    """ClusterIP in front of the serving pods, with the ports of `spec.serving.protocols`."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata(owner, desired.service_name, COMPONENT_SERVING),
         "spec": {
             "selector": selector(owner.name),
-            "ports": [
-                {"name": "http", "port": 80, "targetPort": "http", "appProtocol": "http"},
-                {"name": "grpc", "port": GRPC_PORT, "targetPort": "grpc", "appProtocol": "kubernetes.io/h2c"},
-            ],
+            "ports": [dict(port) for protocol, port in SERVICE_PORTS.items() if protocol in spec.serving.protocols],
         },
     }

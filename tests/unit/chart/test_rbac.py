@@ -8,7 +8,8 @@ import yaml
 
 ROOT = Path(__file__).parents[3]
 OPERATOR = ROOT / "operator" / "ecompile_operator"
-RENDERED = ROOT / "tests" / "component" / "golden" / "chart" / "default.yaml"
+RENDERED = ROOT / "tests" / "component" / "golden" / "chart" / "monitoring.yaml"
+"""The render with everything that needs rights turned on."""
 
 Grant = tuple[str, str, str]
 """(role, resource or resource:name, verb)."""
@@ -16,10 +17,12 @@ WATCHED = ("main.py", "CHILD_KINDS = (")
 KOPF = ("main.py", "await kopf.operator(")
 """Kopf lists and watches our kinds, and looks for their definitions."""
 OWN, MAIN, CLUSTER = "ecompile-operator-own", "ecompile-operator", "ecompile-operator-cluster"
+UNINSTALL, TEST = "ecompile-uninstall", "ecompile-test"
 
 USES: dict[Grant, tuple[str, str]] = {
     (MAIN, "hybridmodels", "list"): ("main.py", "await client.list(kind, namespace)"),
     (MAIN, "hybridmodels", "watch"): KOPF,
+    (MAIN, "hybridmodels", "patch"): ("apply/apply.py", "self.client.merge(HYBRIDMODEL"),
     (MAIN, "hybridmodels/status", "patch"): ("apply/apply.py", 'subresource="status"'),
     (MAIN, "compiledmodules", "list"): ("main.py", "for kind in (COMPILEDMODULE, HYBRIDMODEL)"),
     (MAIN, "compiledmodules", "watch"): KOPF,
@@ -67,12 +70,18 @@ USES: dict[Grant, tuple[str, str]] = {
     (CLUSTER, "tokenreviews", "create"): ("control/auth.py", "TOKENREVIEW"),
     (CLUSTER, "customresourcedefinitions", "list"): KOPF,
     (CLUSTER, "customresourcedefinitions", "watch"): KOPF,
+    (UNINSTALL, "hybridmodels", "list"): ("uninstall.py", "client.list(HYBRIDMODEL"),
+    (UNINSTALL, "hybridmodels", "delete"): ("uninstall.py", "client.delete(HYBRIDMODEL"),
+    (TEST, "hybridmodels", "list"): ("selftest.py", "find(client, HYBRIDMODEL"),
+    (TEST, "hybridmodels", "create"): ("selftest.py", "client.create(HYBRIDMODEL"),
+    (TEST, "hybridmodels", "delete"): ("selftest.py", "client.delete(HYBRIDMODEL"),
     (OWN, "leases", "create"): ("leader.py", "create(LEASE"),
     (OWN, "leases:ecompile-operator", "get"): ("leader.py", "get(LEASE"),
     (OWN, "leases:ecompile-operator", "update"): ("leader.py", "replace(LEASE"),
     (OWN, "pods", "patch"): ("main.py", "client.merge(POD"),
     (OWN, "secrets", "create"): ("main.py", "await client.apply("),
     (OWN, "secrets:ecompile-control-tls", "get"): ("main.py", "TLS_SECRET)"),
+    (OWN, "secrets:ecompile-alertmanager", "get"): ("control/webhook.py", "self._client.get(SECRET"),
     (OWN, "secrets:ecompile-control-tls", "patch"): ("main.py", "await client.apply("),
 }
 

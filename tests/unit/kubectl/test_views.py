@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ecompile_crds.hybridmodel import CostStatus
 from ecompile_crds.names import COMPONENT_JOB, LABEL_COMPONENT, LABEL_JOB
 from ecompile_kubectl import bundle, completion, live, logs, tree
 from ecompile_kubectl.cluster import Found, read
@@ -22,13 +23,22 @@ from ..operator.children import NAMESPACE, job, model, pod
 from ..operator.decide.world import START, World
 
 METRICS = """\
-# TYPE ecompile_requests counter
-ecompile_requests_total{path="compiled"} 75.0
-ecompile_requests_total{path="neural"} 25.0
-ecompile_routing_generation 7.0
-ecompile_tripped_segments 1.0
-ecompile_comparisons 40.0
-ecompile_fallbacks 2.0
+# TYPE ecompile_serving_request_seconds histogram
+ecompile_serving_request_seconds_bucket{path="compiled",le="+Inf"} 75.0
+ecompile_serving_request_seconds_count{path="compiled"} 75.0
+ecompile_serving_request_seconds_sum{path="compiled"} 0.1
+ecompile_serving_request_seconds_bucket{path="neural",le="+Inf"} 25.0
+ecompile_serving_request_seconds_count{path="neural"} 25.0
+ecompile_serving_request_seconds_sum{path="neural"} 0.2
+# TYPE ecompile_serving_routing_generation gauge
+ecompile_serving_routing_generation 7.0
+# TYPE ecompile_serving_segment_tripped gauge
+ecompile_serving_segment_tripped{segment="0"} 1.0
+ecompile_serving_segment_tripped{segment="1"} 0.0
+# TYPE ecompile_serving_segment_comparisons_total counter
+ecompile_serving_segment_comparisons_total{segment="0"} 40.0
+# TYPE ecompile_serving_segment_fallbacks_total counter
+ecompile_serving_segment_fallbacks_total{segment="0"} 2.0
 """
 
 
@@ -65,6 +75,16 @@ def test_the_tree_shows_module_evidence_pods_and_commands() -> None:
     assert "this step: 40 requests, 40 comparisons" in shown
     assert "100 requests (75% by code), generation 7, 40 comparisons, 2 refusals, breaker holds 1" in shown
     assert "last command: approve t-1" in shown
+
+
+def test_the_tree_shows_what_jobs_have_used() -> None:
+    world = World().to_promoted()
+    cost = CostStatus(
+        runs=3, cpu_seconds=12.5, gpu_seconds=4.0, peak_memory_bytes=310 << 20, joules=100.0, method="m", price=0.5
+    )
+    world.status = world.status.model_copy(update={"cost": cost})
+    shown = "\n".join(tree.lines(world.observed(), {}, world.now))
+    assert "Jobs so far: 3 runs, 12.5 s of processors, at most 310 MiB, 4 s of GPUs, 100 J (m), price 0.5" in shown
 
 
 def test_the_tree_shows_why_a_module_was_rolled_back() -> None:

@@ -91,6 +91,25 @@ def test_data_without_the_groups_that_are_asked_for_are_refused_early(
         profile(make_context(root, equivalence=FAIR))
 
 
+def test_one_file_holds_both_splits(root: Path) -> None:
+    calibration, other = (np.random.default_rng(seed).normal(size=(300, 16)).astype(np.float32) for seed in (1, 2))
+    np.savez(root / "net" / "both.npz", inputs=calibration, x_test=other)
+    uri = "file:///artifacts/net/both.npz"
+    context = make_context(root, calibrationUri=uri, heldOutUri=uri)
+    inputs = (Tensor(name="x", shape=(16,)),)
+    np.testing.assert_array_equal(context.calibration(inputs), calibration)
+    np.testing.assert_array_equal(context.held_out(inputs), other)
+    assert run(context, index=0).profile is not None
+
+
+@pytest.mark.parametrize("name", ["", "#inputs"])
+def test_calibration_is_refused_as_held_out_data(root: Path, name: str) -> None:
+    np.savez(root / "net" / "one.npz", inputs=np.random.default_rng(1).normal(size=(300, 16)).astype(np.float32))
+    uri = "file:///artifacts/net/one.npz"
+    with pytest.raises(EcompileError, match=r"spec.heldOut .*its rows are those of spec.calibration"):
+        run(make_context(root, calibrationUri=uri, heldOutUri=f"{uri}{name}"), index=0)
+
+
 def test_running_a_job_again_gives_the_same_results(root: Path) -> None:
     first, second = run(make_context(root), index=0), run(make_context(root), index=0)
     assert first == second
@@ -184,8 +203,8 @@ def test_full_disk_leaves_nothing_half_written(root: Path, monkeypatch: pytest.M
     assert not list((root / "out").iterdir())
 
 
-def test_network_of_words_is_read_by_its_neural_segment(root: Path) -> None:
-    """Integers go in; the dense layers behind the embedding are compiled and validated."""
+def test_network_of_words_is_compiled_whole(root: Path) -> None:
+    """Integers go in; the guard's box ends with the last word."""
     rng = np.random.default_rng(0)
     table = {"weight": rng.normal(size=(50, 16)).astype(np.float32)}
     mean = Tensor(name="mean", shape=(16,))
@@ -203,8 +222,8 @@ def test_network_of_words_is_read_by_its_neural_segment(root: Path) -> None:
         np.savez(root / "net" / f"{name}.npz", inputs=rng.integers(0, 50, size=(200, 7)))
     profile = run(make_context(root), index=0).profile
     assert profile is not None
-    assert [s.compilable for s in profile.segments] == [False, True]
-    told = {"kind": "distill", "planUri": profile.plan_uri, "segments": (1,)}
+    assert [s.compilable for s in profile.segments] == [True]
+    told = {"kind": "distill", "planUri": profile.plan_uri, "segments": (0,)}
     distill = run(make_context(root, **told), index=0).distill
     assert distill is not None and distill.pays, distill
 

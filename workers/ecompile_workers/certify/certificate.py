@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from ..data.store import digest_of
 from ..ir import serialize
 from ..ir.graph import Array, Graph
+from .network import read_chain
+from .reduction import Step
 from .regions import Hit, Miss, Region, RegionTree, Split, TreeNode
 
 FILE = "certificate.json"
@@ -45,6 +47,48 @@ def box_digest(tree: RegionTree) -> str:
     """Digest of the boxes that a proof holds on."""
     boxes = [np.concatenate([region.lower, region.upper]) for region in tree.regions]
     return digest_of(np.stack(boxes).astype("<f4").tobytes())
+
+
+def read_tree(graph: Graph, certificate: bytes) -> RegionTree:
+    """The guard tree of a certificate that the checker has accepted for `graph`: what its code is printed from."""
+    document = json.loads(certificate)
+    return RegionTree(
+        lower=_single(document["box"]["lower"]),
+        upper=_single(document["box"]["upper"]),
+        nodes=tuple(_read_node(entry) for entry in document["tree"]),
+        regions=tuple(_read_region(entry) for entry in document["regions"]),
+        last_relu=read_chain(graph).last_relu,
+    )
+
+
+def _read_node(entry: dict[str, Any]) -> TreeNode:
+    if "region" in entry:
+        return Hit(region=entry["region"])
+    if "miss" in entry:
+        return Miss()
+    return Split(**entry)
+
+
+def _read_region(entry: dict[str, Any]) -> Region:
+    return Region(
+        lower=_single(entry["box"]["lower"]),
+        upper=_single(entry["box"]["upper"]),
+        fates=tuple(np.array(list(units)) for units in entry["units"]),
+        steps=tuple(
+            Step(start=step["start"], weight=_read_numbers(step["weight"]), bias=_read_numbers(step["bias"]))
+            for step in entry["steps"]
+        ),
+        real_bound=tuple(entry["realBound"]),
+        bound=tuple(entry["bound"]),
+    )
+
+
+def _read_numbers(entry: dict[str, Any]) -> Array:
+    return np.frombuffer(base64.b64decode(entry["data"]), dtype="<f4").reshape(entry["shape"]).astype(np.float32)
+
+
+def _single(values: list[float]) -> Array:
+    return np.array(values, dtype=np.float32)
 
 
 def _box(lower: Array, upper: Array) -> dict[str, list[float]]:

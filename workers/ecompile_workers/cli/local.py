@@ -134,8 +134,8 @@ class LocalRun:
     def _serve(self, profile: ProfileReport, made: list[DistillReport]) -> None:
         context = self._life.context(JobKind.VALIDATE)
         plan = self._life.plan(profile)
-        ref = self._model.spec.held_out or self._model.spec.calibration
-        rows = context.rows(ref.uri, digest=None, what="spec.heldOut", shape=plan.input.shape)
+        held_out = context.held_out(plan.network_inputs)
+        rows = held_out if held_out is not None else context.calibration(plan.network_inputs)
         keys, analysis = [self._life.key.public_key()], self._model.spec.rollout.analysis
         with closing(LocalPod(profile.plan_uri, keys=keys, analysis=analysis, resolve=context.resolve)) as pod:
             rollout = _Rollout(pod, self._model, made, self.report, self._say)

@@ -7,12 +7,16 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ecompile_crds import audit as chain
 from ecompile_crds.errors import EcompileError
 
 from .tracing import add_trace_commands
+
+if TYPE_CHECKING:
+    from ..distill.costs import CostModel
+    from ..ir.segments import Segment
 
 VERSION = "0.1.0"
 DEFAULT_ARTIFACTS = Path(".ecompile") / "artifacts"
@@ -91,20 +95,37 @@ def _top(arguments: argparse.Namespace) -> int:
 
 def _profile(arguments: argparse.Namespace) -> int:
     from ..codegen.support import obstacle
+    from ..distill.calibrate import cost_model
     from ..ir.load import load_source
     from ..ir.segments import split
 
+    graph = load_source(arguments.file).graph
+    costs = cost_model() if arguments.predict else None
     segments: list[dict[str, Any]] = [
-        {"name": s.name, "compilable": s.compilable, "reason": s.reason, "macs": s.graph.macs}
-        for s in split(load_source(arguments.file).graph, obstacle)
+        {
+            "name": s.name,
+            "compilable": s.compilable,
+            "reason": s.reason,
+            "macs": s.graph.macs,
+            **({"predictedMicroseconds": _predicted(costs, s)} if costs is not None else {}),
+        }
+        for s in split(graph, obstacle, costs)
     ]
     if arguments.json:
         print(json.dumps(segments, indent=1))
         return 0
     for segment in segments:
         what = "can be compiled" if segment["compilable"] else f"stays neural: {segment['reason']}"
-        print(f"{segment['name']}: {segment['macs']} multiply-adds, {what}")
+        predicted = segment.get("predictedMicroseconds")
+        told = f", predicted {predicted:g} us a row" if predicted is not None else ""
+        print(f"{segment['name']}: {segment['macs']} multiply-adds{told}, {what}")
     return 0
+
+
+def _predicted(costs: CostModel, segment: Segment) -> float:
+    """Of compiled code where it can be compiled, of ONNX Runtime elsewhere."""
+    side = costs.compiled_seconds if segment.compilable else costs.neural_seconds
+    return round(side(segment.graph) * 1e6, 3)
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
@@ -138,6 +159,9 @@ def _compile(arguments: argparse.Namespace) -> int:
         key=arguments.key,
         min_speedup=arguments.min_speedup,
         targets=arguments.targets,
+        strategies=arguments.strategies,
+        max_deviation=arguments.max_deviation,
+        max_relative_error=arguments.max_relative_error,
         as_json=arguments.json,
         say=say,
     )
@@ -155,7 +179,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 
     from ..data.store import digest_of
     from ..hybrid.opponents import OPPONENTS, bench
-    from .packages import open_package, read_bytes
+    from .packages import open_package, read_bytes, read_rows
 
     package = open_package(arguments.file, arguments.key)
     if arguments.source is not None and digest_of(read_bytes(arguments.source)) != package.manifest.source_digest:
@@ -164,11 +188,17 @@ def _bench(arguments: argparse.Namespace) -> int:
     if unknown:
         say(f"ecompile bench: --against: {unknown[0]} is not one of {', '.join(OPPONENTS)}.")
         return 2
+    plan = package.plan
+    integers = [each.name for each in plan.network_inputs if each.datatype != "FP32"]
+    if arguments.input is None and integers:
+        say(f"ecompile bench: input {integers[0]} takes whole numbers of a meaning: give rows with --input.")
+        return 2
+    given = read_rows(arguments.input, plan) if arguments.input is not None else None
     rows = []
     for batch in arguments.batch:
-        x = np.random.default_rng(0).normal(size=(batch, *package.plan.input.shape)).astype(np.float32)
-        if arguments.input is not None:
-            x = np.resize(np.load(arguments.input, allow_pickle=False), x.shape).astype(np.float32)
+        x = np.random.default_rng(0).normal(size=(batch, plan.input.size)).astype(np.float32)
+        if given is not None:
+            x = np.resize(given, x.shape).astype(np.float32)
         rows += bench(package, x, arguments.against.split(","))
     if arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
@@ -234,6 +264,14 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--key", type=Path, help="ed25519 private key (PEM) to sign with; by default one is made")
     make.add_argument("--min-speedup", type=float, help="a module must beat ONNX Runtime by this factor")
     make.add_argument("--targets", nargs="+", metavar="LEVEL", help="x86-64-v2, x86-64-v3, x86-64-v4")
+    make.add_argument(
+        "--strategies",
+        nargs="+",
+        metavar="NAME",
+        help="what is tried for each segment: fold, exact, regions, lowrank, deadunits, symbolic; default: fold exact",
+    )
+    make.add_argument("--max-deviation", type=float, help="as spec.equivalence.maxDeviation; default 1e-4")
+    make.add_argument("--max-relative-error", type=float, help="as spec.equivalence.maxRelativeError; default 1e-3")
     write = add("emit", "a network as source code: C with vectors, Rust or typed Python", _emit)
     write.add_argument("source", type=Path, help=".onnx or .pt2")
     write.add_argument("-o", "--output", type=Path, required=True, help="folder; each language gets one in it")
@@ -252,12 +290,12 @@ def parser() -> argparse.ArgumentParser:
     measure.add_argument("--source", type=Path, help="the network, to check that it is the same")
     measure.add_argument("--against", default="onnxruntime,openvino", help="comma-separated: onnxruntime, openvino")
     measure.add_argument("--batch", type=int, nargs="+", default=[1, 64], help="rows per call")
-    measure.add_argument("--input", type=Path, help=".npy with rows; by default seeded normal rows")
+    measure.add_argument("--input", type=Path, help=".npy, or .npz by input; by default seeded normal rows")
     measure.add_argument("--key", type=Path, help="trusted ed25519 public key (PEM); by default the package's own")
     run = add("run", "a package on rows; or the life of a HybridModel or a network, without a cluster", _run)
     run.add_argument("file", type=Path, help="model.eco, HybridModel YAML, .onnx or .pt2")
-    run.add_argument("--input", type=Path, help="model.eco: .npy with rows")
-    run.add_argument("-o", "--output", type=Path, default=Path("y.npy"), help="model.eco: .npy for the outputs")
+    run.add_argument("--input", type=Path, help="model.eco: .npy with rows, or .npz by input")
+    run.add_argument("-o", "--output", type=Path, default=Path("y.npy"), help="model.eco: .npy, or .npz by output")
     run.add_argument("--key", type=Path, help="model.eco: trusted ed25519 public key (PEM)")
     run.add_argument("--local", action="store_true", help="run on this machine")
     run.add_argument("--artifacts", type=Path, default=DEFAULT_ARTIFACTS, help="stands for file:///artifacts")
@@ -285,6 +323,9 @@ def parser() -> argparse.ArgumentParser:
     top_command.add_argument("--once", action="store_true", help="show the figures of one interval and end")
     profile = add("profile", "how a network is cut, and what stays neural", _profile)
     profile.add_argument("file", type=Path)
+    profile.add_argument(
+        "--predict", action="store_true", help="by the cost model of this machine; measured once, then cached"
+    )
     add_trace_commands(add)
     inspect = add("inspect", "contents of a package or a bundle, after its signature is checked", _inspect)
     inspect.add_argument("file", type=Path)

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from ecompile_crds.base import ApiModel
 from ecompile_crds.errors import Code, DataError, ResourceError
-from ecompile_crds.hybridmodel import Distill
+from ecompile_crds.hybridmodel import Distill, Equivalence
+from ecompile_crds.jobs import CandidateReport
+from ecompile_crds.plan import Plan
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ..codegen.signing import load_private, load_public
 from ..data import store
+from ..data.arrays import pick, side_by_side
 from ..hybrid import HybridSession, Package, compile, read_package
 from ..hybrid.checks import verify
 from ..hybrid.package import describe
 
+Rows = NDArray[np.float32]
 Say = Callable[[str], None]
 BAR = 30
+Model = TypeVar("Model", bound=ApiModel)
 
 
 class Progress:
@@ -74,25 +83,21 @@ def compile_command(
     key: Path | None,
     min_speedup: float | None,
     targets: Sequence[str] | None,
+    strategies: Sequence[str] | None,
+    max_deviation: float | None,
+    max_relative_error: float | None,
     as_json: bool,
     say: Say,
 ) -> int:
-    fields: dict[str, Any] = {}
-    if min_speedup is not None:
-        fields["minSpeedup"] = min_speedup
-    if targets:
-        fields["targets"] = list(targets)
-    try:
-        policy = Distill.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = {"minSpeedup": "--min-speedup", "targets": "--targets"}[str(first["loc"][0])]
-        raise DataError(Code.SPEC_INVALID, f"{option}: {first['msg']}.") from error
+    policy = _policy(Distill, {"minSpeedup": min_speedup, "targets": _list(targets), "strategies": _list(strategies)})
+    limits = {"maxDeviation": max_deviation, "maxRelativeError": max_relative_error}
+    equivalence = _policy(Equivalence, limits)
     package = compile(
         source,
         calibration,
         policy,
         held_out=held_out,
+        equivalence=equivalence,
         key=load_private(read_bytes(key)) if key is not None else None,
         progress=Progress(say),
     )
@@ -101,6 +106,23 @@ def compile_command(
     if not as_json:
         print(f"\nwrote {output}, {len(package.content) / 1e6:.1f} MB")
     return 0
+
+
+def _list(values: Sequence[str] | None) -> list[str] | None:
+    return list(values) if values else None
+
+
+def _policy(kind: type[Model], given: dict[str, Any]) -> Model:
+    """Fields that were given on the command line; the others keep their defaults.
+
+    Raises DataError naming the option.
+    """
+    try:
+        return kind.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = re.sub("([A-Z])", lambda m: f"-{m[1].lower()}", str(first["loc"][0]))
+        raise DataError(Code.SPEC_INVALID, f"--{option}: {first['msg']}.") from error
 
 
 def show(package: Package, *, as_json: bool) -> None:
@@ -124,6 +146,22 @@ def show(package: Package, *, as_json: bool) -> None:
             print(f"    code for {', '.join(bundle.levels)}, by {bundle.meta['toolchain']}")
         elif segment.reason:
             print(f"    {segment.reason}")
+        if segment.proof is not None:
+            print(f"    proof {segment.proof.label()}, for {segment.proof.proven_coverage or 0:.1%} of held-out rows")
+        if segment.predicted_microseconds is not None:
+            print(f"    predicted by the cost model: {segment.predicted_microseconds:g} us a row")
+        if segment.neural_microseconds is not None:
+            print(f"    - ONNX Runtime: {segment.neural_microseconds:g} us a row")
+        for candidate in segment.candidates:
+            print(f"    {_candidate(candidate)}")
+
+
+def _candidate(candidate: CandidateReport) -> str:
+    """One line of the table of strategies."""
+    if candidate.microseconds is None:
+        return f"- {candidate.note}"
+    answered = "" if candidate.answered in (None, 1.0) else f", answers {candidate.answered:.1%}"
+    return f"- {candidate.strategy}: {candidate.microseconds:g} us a row{answered}: {candidate.note}"
 
 
 def verify_command(path: Path, source: Path, *, key: Path | None, as_json: bool) -> int:
@@ -147,18 +185,39 @@ def verify_command(path: Path, source: Path, *, key: Path | None, as_json: bool)
     return 0 if false is None else 1
 
 
+def read_rows(path: Path, plan: Plan) -> Rows:
+    """Rows of a .npy file, or of a .npz file with an array for each input of the network.
+
+    Raises DataError naming the file.
+    """
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.lib.npyio.NpzFile):
+            parts = {each.name: each.shape for each in plan.network_inputs}
+            rows = pick(found.files) if len(parts) == 1 else None
+            if rows is None or rows in parts:
+                return side_by_side({each: found[each] for each in parts if each in found.files}, parts, name=str(path))
+            found = found[rows]
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(Code.DATA_MALFORMED, f"{path}: not a readable .npy or .npz file: {error}.") from error
+    if found.dtype.kind not in "fiu":
+        raise DataError(Code.DATA_MALFORMED, f"{path}: a .npy file with one numeric array is expected.")
+    given: Rows = found
+    return given
+
+
 def run_command(path: Path, source: Path, target: Path, *, key: Path | None, as_json: bool) -> int:
     package = open_package(path, key)
     session = HybridSession(package)
-    try:
-        x = np.load(source, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(Code.DATA_MALFORMED, f"{source}: not a readable .npy file: {error}.") from error
-    if not isinstance(x, np.ndarray) or x.dtype.kind not in "fiu":
-        raise DataError(Code.DATA_MALFORMED, f"{source}: a .npy file with one numeric array is expected.")
-    y = session.run(x)
+    if len(session.outputs) > 1:
+        target = target.with_suffix(".npz")
+    y = session.run(read_rows(source, package.plan))
     with tempfile.TemporaryFile() as buffer:
-        np.save(buffer, y)
+        if target.suffix == ".npz":
+            named: dict[str, Any] = session.named(y)
+            np.savez(buffer, **named)
+        else:
+            np.save(buffer, y)
         buffer.seek(0)
         write_bytes(target, buffer.read())
     if as_json:

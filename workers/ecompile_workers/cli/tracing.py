@@ -197,10 +197,9 @@ def _detect_network(path: Path, calibration: str) -> tuple[tuple[LayerStability,
     """Segment by segment: what the interpreter does not know is run by ONNX Runtime, and has no units."""
     from ..codegen.support import obstacle
     from ..data import store
-    from ..distill.measure import session
+    from ..distill.measure import infer, session
     from ..ir.load import neural_segment
     from ..ir.segments import split
-    from ..jobs.context import infer
     from ..trace.stability import MAX_ROWS, measure
 
     source = _network(path)

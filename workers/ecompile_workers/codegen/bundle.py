@@ -12,6 +12,7 @@ from ecompile_crds.errors import Code, ModelError
 
 from ..certify import certificate as certificates
 from ..certify import checker
+from ..certify.regions import RegionTree
 from ..data.store import digest_of
 from ..ir import serialize
 from ..ir.graph import Graph
@@ -25,6 +26,8 @@ SUBJECT = "the bundle"
 """Of sentences about it."""
 MAX_UNPACKED_BYTES = 2 << 30
 MAX_FILES = 64
+CODE_GRAPH = ("code.json", "code.bin")
+"""What was compiled in place of the segment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,20 @@ class Bundle:
         Raises ModelError.
         """
         return serialize.load(self.files["ir.json"], self.files["weights.bin"])
+
+    def code_graph(self) -> Graph:
+        """What the libraries compute: the segment, or what a strategy put in its place.
+
+        Raises ModelError.
+        """
+        if CODE_GRAPH[0] not in self.files:
+            return self.graph()
+        return serialize.load(*(self.files[name] for name in CODE_GRAPH))
+
+    def regions(self) -> RegionTree | None:
+        """Boxes with code of their own, if there are any."""
+        proof = self.files.get(certificates.FILE)
+        return certificates.read_tree(self.graph(), proof) if proof is not None else None
 
     def load(self, cpu_levels: Sequence[str]) -> CompiledFunction:
         """Load the best library that this CPU can run; `cpu_levels` is best first.
@@ -76,8 +93,10 @@ def write_bundle(
     meta: dict[str, Any],
     key: Ed25519PrivateKey,
     certificate: bytes | None = None,
+    code: Graph | None = None,
 ) -> bytes:
-    """The bundle's bytes; equal input gives equal bytes. `certificate` states what is proven of the module."""
+    """The bundle's bytes; equal input gives equal bytes. `certificate` states what is proven of the module; `code` is
+    what was compiled, where that is not the segment itself."""
     text, weights = serialize.dump(graph)
     full = {
         **meta,
@@ -97,6 +116,8 @@ def write_bundle(
         **{f"sources/{level}.c": source.encode() for level, source in compiled.sources.items()},
         **{f"lib/{level}.so": library for level, library in compiled.libraries.items()},
     }
+    if code is not None and code is not graph:
+        files |= dict(zip(CODE_GRAPH, serialize.dump(code), strict=True))
     if certificate is not None:
         files[certificates.FILE] = certificate
     return archive.sealed(files, {"meta": meta}, key)

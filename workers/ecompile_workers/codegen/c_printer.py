@@ -46,8 +46,9 @@ def print_c(graph: Graph, guard: GuardBox, level: Level, *, regions: RegionTree 
     inputs, outputs = graph.input.size, graph.output.size
     lower_bound, upper_bound = blob.put(guard.lower.reshape(-1)), blob.put(guard.upper.reshape(-1))
     blocks = [lower(steps, graph, level, rows, functions, blob) for rows in _blocks(graph, level)]
-    bodies = [_block(program, *program.printed()) for program in blocks]
-    scratch = max(program.printed()[1] for program in blocks)
+    texts, totals = zip(*(program.printed() for program in blocks), strict=True)
+    bodies = [_block(program, text) for program, text in zip(blocks, texts, strict=True)]
+    scratch = max(totals)
     max_rows = max(1, min(MAX_ROWS, MAX_STAGED_FLOATS // outputs))
     staged = max_rows * outputs + level.lanes
     if regions is None:
@@ -83,7 +84,7 @@ def _blocks(graph: Graph, level: Level) -> list[int]:
     return [level.rows, 1] if is_flat(graph) else [1]
 
 
-def _block(program: Program, text: str, total: int) -> str:
+def _block(program: Program, text: str) -> str:
     return (
         f"static void block_{program.rows}(const float *x, float *out, float *s) {{\n"
         f"{text}\n  (void)x; (void)out; (void)s;\n}}\n"

@@ -173,7 +173,31 @@ static PyObject *score(PyObject *module, PyObject *const *arguments, Py_ssize_t 
   return good ? PyFloat_FromDouble(most) : NULL;
 }
 
+// all_finite(values) -> bool: whether no float32 in the buffer is infinite or NaN (its exponent is not all ones).
+static PyObject *all_finite(PyObject *native, PyObject *values) {
+  Py_buffer view;
+  if (PyObject_GetBuffer(values, &view, PyBUF_C_CONTIGUOUS)) return NULL;
+  if (view.len % 4) {
+    PyErr_Format(PyExc_ValueError, "%zd bytes are not float32 values", view.len);
+    PyBuffer_Release(&view);
+    return NULL;
+  }
+  const uint32_t *bits = view.buf;
+  uint32_t bad = 0;
+  for (Py_ssize_t i = 0; i < view.len / 4; i++) bad |= (bits[i] & 0x7f800000u) == 0x7f800000u;
+  PyBuffer_Release(&view);
+  return PyBool_FromLong(!bad);
+}
+
+// fence(): what was written before is seen by other processes before what is written after.
+static PyObject *fence(PyObject *native, PyObject *nothing) {
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
+    {"fence", fence, METH_NOARGS, "orders accesses to memory shared with another process"},
+    {"all_finite", all_finite, METH_O, "all_finite(float32 buffer) -> bool"},
     {"score", (PyCFunction)(void (*)(void))score, METH_FASTCALL, "score(reference, x) -> largest distance of the rows"},
     {NULL, NULL, 0, NULL}};
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..ir.graph import DType, Graph
+from ..ir.graph import Graph
 from .blob import Blob
 from .levels import LEVELS
 from .lowering.base import Unsupported
@@ -13,8 +13,6 @@ from .steps import plan
 
 def obstacle(graph: Graph) -> str | None:
     """Why a part between two cut points is not compiled, as the end of a sentence; None where it is."""
-    if graph.input.dtype is DType.INT64:
-        return "an input of integers"
     try:
         lower(plan(graph), graph, LEVELS["x86-64-v2"], 1, Functions(), Blob())
     except Unsupported as error:

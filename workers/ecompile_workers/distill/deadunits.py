@@ -10,14 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from ecompile_crds.evidence import Evidence, EvidenceKind
+from ecompile_crds.hybridmodel import Strategy
 from numpy.typing import NDArray
 
 from ..certify.network import Chain, NotAChain, read_chain
 from ..equivalence.metrics import clopper_pearson_upper, row_delta
 from ..ir import interpreter
-from ..ir.attributes import Target
-from ..ir.graph import Graph, Node, Op, Tensor
+from ..ir.graph import Graph, Op
+from .graph_writer import GraphWriter
+from .guard import TIGHT, box
 from .outcome import Declined
+from .strategy import Policy, Replacement, Rows
 
 HELD_SHARE = 0.5
 """Share of the calibration that judges: rows that chose the units say nothing about them."""
@@ -38,6 +41,27 @@ class DeadUnits:
     evidence: Evidence
     max_delta: float
     """Largest relative error of a row that judged."""
+    judging: NDArray[np.bool_]
+    """Which calibration rows those are."""
+
+
+def dead_units(graph: Graph, calibration: Rows, policy: Policy) -> Replacement | Declined:
+    """A smaller network for rows like those of the calibration: the guard leaves no margin around them."""
+    limits = policy.equivalence
+    found = find_dead_units(
+        graph, calibration, max_relative_error=limits.max_relative_error, confidence=limits.confidence
+    )
+    if isinstance(found, Declined):
+        return found
+    return Replacement(
+        strategy=Strategy.DEADUNITS,
+        graph=found.graph,
+        guard=box(calibration, graph.integers, margin=TIGHT),
+        exact=False,
+        note=f"{sum(found.removed)} units that no sample switches on are left out; largest relative error of "
+        f"{found.evidence.samples} other rows {found.max_delta:.1e}",
+        judging=found.judging,
+    )
 
 
 def find_dead_units(
@@ -58,7 +82,8 @@ def find_dead_units(
     except NotAChain as error:
         return Declined(reason=f"dead units: not a chain of matrices and ReLUs: {error}")
     rows = calibration.reshape(len(calibration), -1)
-    rows = rows[np.isfinite(rows).all(axis=1)]
+    finite = np.asarray(np.isfinite(rows).all(axis=1))
+    rows = rows[finite]
     if len(rows) < MIN_ROWS:
         return Declined(reason=f"dead units: {len(rows)} calibration rows; at least {MIN_ROWS} are needed")
     judging = np.arange(len(rows)) % round(1 / HELD_SHARE) == 0
@@ -83,7 +108,15 @@ def find_dead_units(
         removed=tuple(int((~each).sum()) for each in alive),
         evidence=Evidence(kind=EvidenceKind.SAMPLED, samples=len(held), bound=bound, confidence=confidence),
         max_delta=float(errors.max()),
+        judging=_scattered(judging, finite),
     )
+
+
+def _scattered(chosen: NDArray[np.bool_], kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What was chosen among the rows that were kept, among all rows."""
+    found = np.zeros(len(kept), dtype=bool)
+    found[np.flatnonzero(kept)[chosen]] = True
+    return found
 
 
 def _errors(graph: Graph, reduced: Graph, rows: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -107,32 +140,14 @@ def alive_units(chain: Chain, rows: NDArray[np.float32]) -> list[NDArray[np.bool
 
 def without(graph: Graph, chain: Chain, alive: list[NDArray[np.bool_]]) -> Graph:
     """The chain as matrices and ReLUs, units that are not alive left out."""
+    writer = GraphWriter(graph, prefix="deadunits")
     reads = np.ones(chain.inputs, dtype=bool)
-    nodes: list[Node] = []
-    current = Tensor(name=graph.input.name, shape=graph.input.shape)
-    if len(current.shape) != 1:
-        from_shape = Tensor(name="deadunits.flat", shape=(chain.inputs,))
-        nodes.append(_reshape(current, from_shape))
-        current = from_shape
+    current = writer.flat()
     for number, layer in enumerate(chain.layers):
         last = number == len(chain.layers) - 1
         writes = np.ones(chain.outputs, dtype=bool) if last else alive[number]
-        weight = layer.weight[np.ix_(reads, writes)].astype(np.float32)
-        z = Tensor(name=f"deadunits.z{number}", shape=(int(writes.sum()),))
-        constants = {"weight": weight, "bias": layer.bias[writes].astype(np.float32)}
-        nodes.append(Node(op=Op.GEMM, inputs=(current.name,), output=z, constants=constants))
-        current = z
+        current = writer.gemm(current, layer.weight[np.ix_(reads, writes)], layer.bias[writes])
         if not last or chain.last_relu:
-            a = Tensor(name=f"deadunits.a{number}", shape=z.shape)
-            nodes.append(Node(op=Op.RELU, inputs=(z.name,), output=a))
-            current = a
+            current = writer.add(Op.RELU, current)
         reads = writes
-    if current.shape != graph.output.shape:
-        shaped = Tensor(name="deadunits.shaped", shape=graph.output.shape)
-        nodes.append(_reshape(current, shaped))
-        current = shaped
-    return Graph(input=graph.input, output=current, nodes=tuple(nodes))
-
-
-def _reshape(source: Tensor, target: Tensor) -> Node:
-    return Node(op=Op.RESHAPE, inputs=(source.name,), output=target, attributes=Target(shape=target.shape))
+    return writer.finish(current)

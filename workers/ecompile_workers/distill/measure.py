@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,14 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ..codegen.loader import CompiledFunction
+from ..data import arrays
 
 ROUNDS = 9
 ROUND_SECONDS = 0.02
 MIN_CALLS = 3
+MAX_ROWS = 1000
+"""Rows of the traffic on which modules are compared."""
+BATCH_ROWS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +42,16 @@ def session(model: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def bound_call(neural: onnxruntime.InferenceSession, x: NDArray[np.float32], outputs: int) -> Callable[[], object]:
+def bound_call(neural: onnxruntime.InferenceSession, x: NDArray[np.float32]) -> Callable[[], object]:
     """ONNX Runtime at its best: inputs and outputs bound once, so that a call copies nothing."""
     binding = neural.io_binding()
-    source, target = neural.get_inputs()[0], neural.get_outputs()[0]
-    shape = [len(x), *(int(d) for d in source.shape[1:])]
-    y = np.empty((len(x), outputs), dtype=np.float32)
-    binding.bind_input(source.name, "cpu", 0, np.float32, shape, x.ctypes.data)
-    out_shape = [len(x), *(int(d) for d in target.shape[1:])]
-    binding.bind_output(target.name, "cpu", 0, np.float32, out_shape, y.ctypes.data)
-    keep = (x, y)
+    fed = arrays.feeds(neural.get_inputs(), x)
+    for name, values in fed.items():
+        binding.bind_input(name, "cpu", 0, values.dtype, values.shape, values.ctypes.data)
+    made = {t.name: np.empty((len(x), *map(int, t.shape[1:])), dtype=np.float32) for t in neural.get_outputs()}
+    for name, values in made.items():
+        binding.bind_output(name, "cpu", 0, np.float32, values.shape, values.ctypes.data)
+    keep = (fed, made)
 
     def call(keep: object = keep) -> object:
         return neural.run_with_iobinding(binding)
@@ -60,7 +64,7 @@ def measure(module: CompiledFunction, neural: onnxruntime.InferenceSession, x: N
     rows = np.ascontiguousarray(x, dtype=np.float32)
     y = np.empty((len(rows), module.outputs), dtype=np.float32)
     ours = lambda: module.run(rows, y)  # noqa: E731  # the hot call, as short as it gets
-    theirs = bound_call(neural, rows, module.outputs)
+    theirs = bound_call(neural, rows)
     counts = [_count(call) for call in (ours, theirs)]
     samples: list[list[float]] = [[], []]
     for _ in range(ROUNDS):
@@ -69,18 +73,53 @@ def measure(module: CompiledFunction, neural: onnxruntime.InferenceSession, x: N
     return Latency(ours=float(np.median(samples[0])), neural=float(np.median(samples[1])))
 
 
-def traffic_gain(module: CompiledFunction, other: CompiledFunction, rows: NDArray[np.float32]) -> float:
-    """How many times faster `module` answers the rows [n, inputs] than `other`, one call each, in turns."""
-    single = [np.ascontiguousarray(row, dtype=np.float32)[None] for row in rows]
-    y = np.empty((1, module.outputs), dtype=np.float32)
-    samples: list[list[float]] = [[], []]
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """What a module takes for one row of the traffic."""
+
+    seconds: float
+    answered: float
+    """Share of the rows that it answers; the others go to the neural path as well."""
+
+    def with_refused(self, neural_seconds: float) -> float:
+        """Seconds per row until there is an answer."""
+        return self.seconds + (1.0 - self.answered) * neural_seconds
+
+
+def measured(
+    modules: Sequence[CompiledFunction], neural: bytes, rows: NDArray[np.float32]
+) -> tuple[tuple[Timing, ...], float]:
+    """Modules and the neural path (ONNX) on the same rows [n, inputs], one call a row, in turns: medians over rounds.
+
+    Returns what each module takes, and seconds per row of the neural path.
+    """
+    y = np.empty((1, modules[0].outputs), dtype=np.float32)
+    first = np.ascontiguousarray(rows[:1], dtype=np.float32)
+    theirs = bound_call(session(neural), first)
+    neural_count = _count(theirs)
+    slowest = max(_time(lambda m=module: m.run(first, y), MIN_CALLS) for module in modules)  # type: ignore[misc]  # bound
+    count = min(MAX_ROWS, len(rows), max(1, int(ROUND_SECONDS / max(slowest, 1e-9))))
+    chosen = np.linspace(0, len(rows) - 1, count).astype(int)
+    single = [np.ascontiguousarray(rows[index], dtype=np.float32)[None] for index in chosen]
+    answered = [sum(module.run(x, y) == 0 for x in single) / count for module in modules]
+    repeat = max(1, int(ROUND_SECONDS / 4 / max(slowest * count, 1e-9)))
+    samples: list[list[float]] = [[] for _ in modules]
+    other: list[float] = []
     for _ in range(ROUNDS):
-        for index, each in enumerate((module, other)):
-            start = time.thread_time()
-            for x in single:
-                each.run(x, y)
-            samples[index].append(time.thread_time() - start)
-    return float(np.median(samples[1]) / np.median(samples[0]))
+        for index, module in enumerate(modules):
+            samples[index].append(_time(lambda m=module: [m.run(x, y) for x in single], repeat) / count)  # type: ignore[misc]  # bound
+        other.append(_time(theirs, neural_count))
+    timings = tuple(
+        Timing(seconds=float(np.median(each)), answered=share) for each, share in zip(samples, answered, strict=True)
+    )
+    return timings, float(np.median(other))
+
+
+def infer(neural: onnxruntime.InferenceSession, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Outputs [rows, outputs] of an ONNX Runtime session, in batches."""
+    sources = neural.get_inputs()
+    blocks = [rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS)]
+    return np.concatenate([arrays.gathered(neural.run(None, arrays.feeds(sources, block))) for block in blocks])
 
 
 def _time(call: Callable[[], object], count: int) -> float:

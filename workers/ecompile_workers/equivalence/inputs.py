@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +12,7 @@ JITTER = 0.02
 """Standard deviation of the noise on resampled rows, as a share of each feature's spread."""
 
 
-def at_least(rows: Rows, wanted: int, *, seed: int) -> tuple[Rows, int]:
+def at_least(rows: Rows, wanted: int, *, seed: int, integers: Sequence[slice] = ()) -> tuple[Rows, int]:
     """`rows`, filled up to `wanted` with jittered resamples; returns the rows and how many were made."""
     missing = max(0, wanted - len(rows))
     if missing == 0:
@@ -18,10 +20,19 @@ def at_least(rows: Rows, wanted: int, *, seed: int) -> tuple[Rows, int]:
     rng = np.random.default_rng(seed)
     picked = rows[rng.integers(len(rows), size=missing)]
     noise = rng.normal(size=picked.shape) * JITTER * rows.std(axis=0)
-    return np.concatenate([rows, (picked + noise).astype(np.float32)]), missing
+    return np.concatenate([rows, snapped((picked + noise).astype(np.float32), rows, integers)]), missing
 
 
-def out_of_distribution(rows: Rows, wanted: int, *, seed: int) -> dict[str, Rows]:
+def snapped(rows: Rows, like: Rows, integers: Sequence[slice]) -> Rows:
+    """`rows` with whole numbers in the columns `integers`, within the range that they have in `like`: a network that is
+    asked for a word that does not exist computes nothing."""
+    for columns in integers:
+        seen = like[:, columns]
+        rows[:, columns] = np.clip(np.rint(rows[:, columns]), seen.min(), seen.max())
+    return rows
+
+
+def out_of_distribution(rows: Rows, wanted: int, *, seed: int, integers: Sequence[slice] = ()) -> dict[str, Rows]:
     """Families of inputs unlike the given rows, `wanted` or more in all."""
     rng = np.random.default_rng(seed)
     count = -(-wanted // 5)
@@ -40,7 +51,10 @@ def out_of_distribution(rows: Rows, wanted: int, *, seed: int) -> dict[str, Rows
         "corruption": corrupted,
         "far": pick() + rng.choice([-1.0, 1.0], size=(count, 1)) * 10.0 * spread,
     }
-    return {name: np.ascontiguousarray(values, dtype=np.float32) for name, values in families.items()}
+    return {
+        name: snapped(np.ascontiguousarray(values, dtype=np.float32), rows, integers)
+        for name, values in families.items()
+    }
 
 
 def non_finite(rows: Rows) -> Rows:

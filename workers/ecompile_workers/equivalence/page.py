@@ -30,7 +30,11 @@ th:first-child, td:first-child { text-align: left; padding-left: 0 }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; margin: 0 }
 dt { color: var(--soft) } dd { margin: 0; overflow-wrap: anywhere }
 footer { color: var(--soft); font-size: .9rem; margin-top: 2.5rem }
-@media print { body { margin: 0; max-width: none } h2 { break-after: avoid } tr { break-inside: avoid } }
+@media print {
+  body { margin: 0; max-width: none; font-size: 12px }
+  th, td { padding: .2rem .4rem }
+  h2 { break-after: avoid } tr { break-inside: avoid }
+}
 """
 DECADES = 6
 """A bar is full at the limit and empty this many powers of ten below it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -106,22 +106,24 @@ def validate(
     policy: Equivalence,
     *,
     guard: GuardBox | None = None,
+    integers: Sequence[slice] = (),
     groups: NDArray[np.str_] | None = None,
     labels: NDArray[Any] | None = None,
     seed: int = 0,
     progress: Callable[[str, float], None] = lambda step, fraction: None,
 ) -> Outcome:
-    """Judge `module` against `original` (rows -> outputs [rows, outputs]) under `policy`; `guard`: the module's own.
+    """Judge `module` against `original` (rows -> outputs [rows, outputs]) under `policy`.
 
-    `groups` (where `policy.fairness` names some) and `labels`: of the held-out rows, [rows].
+    `guard`: the module's own. `integers`: columns of the inputs that hold whole numbers. `groups` (where
+    `policy.fairness` names some) and `labels`: of the held-out rows, [rows].
     Raises DataError where a group has no row that the module answers.
     """
-    test, made = at_least(held_out, policy.test_inputs, seed=seed)
+    test, made = at_least(held_out, policy.test_inputs, seed=seed, integers=integers)
     progress("test inputs", 0.1)
     expected = original(test)
     outputs, answered = answers(module, test)
     progress("out-of-distribution inputs", 0.5)
-    unlike = out_of_distribution(held_out, policy.ood_inputs, seed=seed + 1)
+    unlike = out_of_distribution(held_out, policy.ood_inputs, seed=seed + 1, integers=integers)
     families, unlike_found = _families(module, original, unlike)
     progress("probes", 0.7)
     borders = _guard_borders(module, original, held_out, guard, seed=seed + 2)

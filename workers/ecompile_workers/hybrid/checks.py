@@ -44,8 +44,17 @@ def verify(package: Package, source: Path) -> Iterator[Claim]:
     graph = load_source(source).graph
     parts = [unpack_graph(package.files[package.plan.graph.path], s.index) for s in package.plan.segments]
     nodes = [node for part in parts for node in part.nodes]
-    joined = Graph(input=graph.input, output=graph.output, nodes=tuple(nodes))
-    whole = serialize.dump(graph) == serialize.dump(joined)
+    joined = Graph(
+        input=graph.input,
+        output=graph.output,
+        nodes=tuple(nodes),
+        inputs=parts[0].inputs,
+        outputs=parts[-1].outputs,
+    )
+    plan = package.plan
+    told = [(each.name, each.shape) for each in (*plan.network_inputs, *plan.network_outputs)]
+    borders = (*(graph.inputs or (graph.input,)), *(graph.outputs or (graph.output,)))
+    whole = serialize.dump(graph) == serialize.dump(joined) and told == [(each.name, each.shape) for each in borders]
     yield Claim(text="the segments, one after the other, are the network", holds=whole)
     for segment in package.manifest.segments:
         if segment.bundle is not None:
@@ -83,6 +92,6 @@ def _recompiled(bundle: Bundle, name: str) -> Claim:
         lower=np.asarray(bundle.meta["guard"]["lower"], dtype=np.float32),
         upper=np.asarray(bundle.meta["guard"]["upper"], dtype=np.float32),
     )
-    again = compile_graph(bundle.graph(), guard, levels=bundle.levels)
+    again = compile_graph(bundle.code_graph(), guard, levels=bundle.levels, regions=bundle.regions())
     wrong = [level for level in bundle.levels if again.libraries[level] != bundle.files[f"lib/{level}.so"]]
     return Claim(text=text, holds=not wrong, detail=", ".join(wrong))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from ecompile_crds.hybridmodel import Distill, Equivalence
-from ecompile_crds.jobs import ProfileReport
+from ecompile_crds.hybridmodel import Distill, Equivalence, Strategy
+from ecompile_crds.jobs import CandidateReport, DistillReport, ProfileReport
 from ecompile_crds.plan import Plan
 from numpy.typing import NDArray
 
@@ -23,6 +23,9 @@ Progress = Callable[[str, float], None]
 """(step, fraction of the whole)."""
 DISTILL_SHARE = 0.7
 """Of the time that a segment takes."""
+SAMPLES = frozenset({Strategy.DEADUNITS, Strategy.SYMBOLIC, Strategy.LOWRANK})
+"""Strategies that may turn out not to be equivalent on rows that they did not see: the segment is then distilled
+without them."""
 
 
 class _Steps:
@@ -83,6 +86,10 @@ def compile(
             if made.bundle is not None and bundle is not None:
                 files[made.bundle] = bundle
         plan = life.plan(profile)
+        segments = [
+            each.model_copy(update={"predicted_microseconds": plan.segments[each.index].predicted_microseconds})
+            for each in segments
+        ]
         files |= _plan_files(life, plan)
         manifest = Manifest(
             model=model.name,
@@ -110,25 +117,47 @@ def _segment(
     entry = PackagedSegment(index=index, name=segment.name, outcome="neural", reason=segment.reason, macs=segment.macs)
     if not segment.compilable:
         return entry, None
-    steps.start(f"distill {segment.name}", begin, DISTILL_SHARE * share)
-    made = life.distill(profile, index)
-    entry = entry.model_copy(update={"reason": made.reason, "strategy": made.strategy, "speedup": made.speedup})
-    if not made.pays or made.evidence is None or made.bundle_uri is None:
-        return entry, None
-    steps.start(f"validate {segment.name}", begin + DISTILL_SHARE * share, (1 - DISTILL_SHARE) * share)
-    verdict = life.validate(profile, made, attempt=1)
-    found = {
-        "evidence": made.evidence,
-        "delta": verdict.delta,
-        "correlation": verdict.correlation,
-        "max_deviation": verdict.max_deviation,
-        "guard_coverage": verdict.guard_coverage,
-        "outcome": "compiled" if verdict.passed else "rejected",
+    rejected: list[str] = []
+    without: set[Strategy] = set()
+    while True:
+        steps.start(f"distill {segment.name}", begin, DISTILL_SHARE * share)
+        made = life.distill(profile, index, without=without)
+        entry = entry.model_copy(update=_told(made, rejected))
+        if not made.pays or made.evidence is None or made.bundle_uri is None:
+            return entry, None
+        steps.start(f"validate {segment.name}", begin + DISTILL_SHARE * share, (1 - DISTILL_SHARE) * share)
+        verdict = life.validate(profile, made, attempt=1 + len(rejected))
+        found = {
+            "evidence": made.evidence,
+            "delta": verdict.delta,
+            "correlation": verdict.correlation,
+            "max_deviation": verdict.max_deviation,
+            "guard_coverage": verdict.guard_coverage,
+            "outcome": "compiled" if verdict.passed else "rejected",
+        }
+        strategy = Strategy(made.strategy)
+        if verdict.passed:
+            found["bundle"] = f"modules/{segment.name}.eco"
+            return entry.model_copy(update=found), life.location(made.bundle_uri).read_bytes()
+        if strategy not in SAMPLES:
+            return entry.model_copy(update={**found, "reason": verdict.reason}), None
+        rejected.append(f"{strategy.value}: rejected: {verdict.reason}")
+        without.add(strategy)
+
+
+def _told(made: DistillReport, rejected: Sequence[str]) -> dict[str, Any]:
+    """What the distill Job says, and what was rejected before."""
+    return {
+        "reason": "; ".join((made.reason, *rejected)),
+        "strategy": made.strategy,
+        "proof": made.proof,
+        "speedup": made.speedup,
+        "neural_microseconds": made.neural_microseconds,
+        "candidates": (
+            *made.candidates,
+            *(CandidateReport(strategy=each.partition(":")[0], note=each) for each in rejected),
+        ),
     }
-    if not verdict.passed:
-        return entry.model_copy(update={**found, "reason": verdict.reason}), None
-    found["bundle"] = f"modules/{segment.name}.eco"
-    return entry.model_copy(update=found), life.location(made.bundle_uri).read_bytes()
 
 
 def _plan_files(life: LocalLife, plan: Plan) -> dict[str, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ecompile_crds.errors import Code, DataError, ModelError
-from ecompile_crds.hybridmodel import HybridModelSpec
+from ecompile_crds.hybridmodel import HybridModelSpec, Strategy
 from ecompile_crds.jobs import DistillReport, JobInput, JobKind, ProfileReport, ValidateReport
 from ecompile_crds.plan import Plan
 
@@ -48,8 +49,14 @@ def read_network(path: Path, calibration: str | None, held_out: str | None, arti
         )
     synthetic = calibration is None
     if calibration is None:
-        size = load_source(path).graph.input.size
-        rows = np.random.default_rng(0).normal(size=(SYNTHETIC_ROWS, size)).astype(np.float32)
+        graph = load_source(path).graph
+        if graph.integers:
+            raise DataError(
+                Code.DATA_MISSING,
+                f"{path}: an input takes whole numbers of a meaning, so random rows cannot stand in: give calibration "
+                "rows with --calibration.",
+            )
+        rows = np.random.default_rng(0).normal(size=(SYNTHETIC_ROWS, graph.input.size)).astype(np.float32)
         target = artifacts / path.stem / "synthetic.npz"
         target.parent.mkdir(parents=True, exist_ok=True)
         np.savez(target, inputs=rows)
@@ -145,12 +152,18 @@ class LocalLife:
         context = self.context(JobKind.PROFILE)
         return context.read(context.place("profile", name), what=name)
 
-    def distill(self, profile: ProfileReport, index: int) -> DistillReport:
-        """Make the module of one segment.
+    def distill(self, profile: ProfileReport, index: int, *, without: Collection[Strategy] = ()) -> DistillReport:
+        """Make the module of one segment by the strategies of the policy, `without` some of them.
 
         Raises an EcompileError.
         """
-        report = run(self.context(JobKind.DISTILL, planUri=profile.plan_uri, segments=(index,)), index=0).distill
+        told: dict[str, Any] = {"planUri": profile.plan_uri, "segments": (index,)}
+        policy = self.model.spec.distill
+        if without:
+            kept = [each for each in policy.strategies if each not in without] or [Strategy.EXACT]
+            left = policy.model_copy(update={"strategies": kept})
+            told["distill"] = left.model_dump(mode="json", by_alias=True)
+        report = run(self.context(JobKind.DISTILL, **told), index=0).distill
         assert report is not None
         return report
 

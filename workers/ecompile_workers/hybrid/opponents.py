@@ -10,7 +10,9 @@ import numpy as np
 from ecompile_crds.errors import Code, ModelError
 from numpy.typing import NDArray
 
+from ..data.arrays import feeds
 from ..distill.measure import bound_call, session
+from ..serving.neural import NeuralPath
 from .package import Package
 from .session import HybridSession
 
@@ -67,13 +69,13 @@ def _seconds(call: Call, count: int) -> float:
     return (time.process_time() - start) / count
 
 
-def onnx_runtime(model: bytes, rows: Rows, outputs: int) -> Call:
+def onnx_runtime(model: bytes, rows: Rows) -> Call:
     """ONNX Runtime with io_binding: a call copies nothing."""
-    return bound_call(session(model), rows, outputs)
+    return bound_call(session(model), rows)
 
 
 def openvino(model: bytes, rows: Rows) -> Call:
-    """OpenVINO with one stream, optimised for latency, its input bound.
+    """OpenVINO with one stream, optimised for latency, its inputs bound.
 
     Raises ModelError where it is not installed or cannot read the model.
     """
@@ -90,13 +92,15 @@ def openvino(model: bytes, rows: Rows) -> Call:
     try:
         core = ov.Core()
         read = core.read_model(model)
-        shape = [len(rows), *(int(d.get_length()) for d in list(read.inputs[0].partial_shape)[1:])]
-        read.reshape(shape)
+        sources = session(model).get_inputs()
+        fed = feeds(sources, rows)
+        read.reshape({name: values.shape for name, values in fed.items()})
         request = core.compile_model(read, "CPU", hints).create_infer_request()
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ModelError(Code.MODEL_UNSUPPORTED, f"OpenVINO cannot run the model: {reason}.") from error
-    request.set_input_tensor(ov.Tensor(np.ascontiguousarray(rows.reshape(shape)), shared_memory=True))
+    for name, values in fed.items():
+        request.set_tensor(name, ov.Tensor(values, shared_memory=True))
     infer: Call = request.infer
     return infer
 
@@ -134,11 +138,9 @@ def bench(package: Package, rows: Rows, against: Sequence[str]) -> list[Row]:
     for name in against:
         flat = x.reshape(len(x), -1)
         if name == "onnxruntime":
-            calls["onnxruntime io_binding"] = onnx_runtime(model, flat, package.plan.output.size)
+            calls["onnxruntime io_binding"] = onnx_runtime(model, flat)
         else:
             calls[name] = openvino(model, flat)
-    neural = session(model)
-    source = neural.get_inputs()[0]
-    expected = neural.run(None, {source.name: x.reshape(len(x), *package.plan.input.shape)})[0].reshape(len(x), -1)
+    expected = NeuralPath(model, what=package.plan.neural.path)(x.reshape(len(x), -1))
     error = float(np.abs(ours.run(x).reshape(len(x), -1) - expected).max() / max(1.0, float(np.abs(expected).max())))
     return rows_of(package.manifest.model, len(x), interleaved(calls), error)

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from ecompile_crds.base import ApiModel
 from ecompile_crds.errors import Code, ModelError
 from ecompile_crds.evidence import Evidence
+from ecompile_crds.jobs import CandidateReport
 from ecompile_crds.plan import Plan
 from pydantic import ValidationError
 
@@ -43,7 +44,15 @@ class PackagedSegment(ApiModel):
     macs: int = 0
     strategy: str | None = None
     evidence: Evidence | None = None
+    proof: Evidence | None = None
+    """What is proven of part of the traffic."""
     speedup: float | None = None
+    predicted_microseconds: float | None = None
+    """By the cost model, before anything was compiled."""
+    neural_microseconds: float | None = None
+    """ONNX Runtime, one row, measured beside the candidates."""
+    candidates: tuple[CandidateReport, ...] = ()
+    """All strategies that were asked: measured, or why not."""
     delta: float | None = None
     correlation: float | None = None
     max_deviation: float | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ecompile_crds.errors import Code, DataError
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..codegen.levels import cpu_levels
 from ..codegen.loader import CompiledFunction
+from ..data.arrays import side_by_side
 from ..serving.neural import NeuralPath
 from .package import Package
 
@@ -31,8 +34,9 @@ class HybridSession:
 
         Raises ModelError where a bundle cannot run on this machine.
         """
-        self._inputs = package.plan.input
-        self._output = package.plan.output
+        self.inputs = package.plan.network_inputs
+        self.outputs = package.plan.network_outputs
+        self._size = package.plan.input.size
         self._segments = []
         for planned, made in zip(package.plan.segments, package.manifest.segments, strict=True):
             self._segments.append(
@@ -45,14 +49,28 @@ class HybridSession:
         self.compiled_rows = 0
         """Rows that every module answered so far."""
 
+    def run_named(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Rows]:
+        """All outputs by name, each [rows, ...], for all inputs by name; float32.
+
+        Raises DataError where an input is missing or does not fit.
+        """
+        return self.named(self.run(side_by_side(inputs, {each.name: each.shape for each in self.inputs}, name="input")))
+
+    def named(self, y: Rows) -> dict[str, Rows]:
+        """What `run` returned, by the names of the outputs."""
+        ends = np.cumsum([each.size for each in self.outputs])
+        columns = zip(self.outputs, np.split(y.reshape(len(y), -1), ends[:-1], axis=1), strict=True)
+        return {each.name: part.reshape(len(y), *each.shape) for each, part in columns}
+
     def run(self, x: Rows) -> Rows:
-        """Outputs [rows, ...] for inputs [rows, ...]; float32.
+        """Outputs [rows, ...] for inputs [rows, ...]; float32. Of several inputs or outputs a row has all, flattened.
 
         Raises DataError where the shape does not fit.
         """
-        if x.ndim < 1 or x[:1].size != self._inputs.size:
+        if x.ndim < 1 or x[:1].size != self._size:
+            takes = ", ".join(f"{each.name} {each.shape}" for each in self.inputs)
             raise DataError(
-                Code.DATA_SHAPE, f"input: rows have shape {x.shape[1:]}, but the network takes {self._inputs.shape}."
+                Code.DATA_SHAPE, f"input: rows have shape {x.shape[1:]}, but the network takes {takes} per row."
             )
         rows = np.ascontiguousarray(x, dtype=np.float32).reshape(len(x), -1)
         fast = True
@@ -63,7 +81,7 @@ class HybridSession:
                 y = self._by_rows(segment, rows) if segment.module is not None else segment.neural(rows)
             rows = y
         self.compiled_rows += len(rows) if fast else 0
-        return rows.reshape(len(rows), *self._output.shape)
+        return rows.reshape(len(rows), *self.outputs[0].shape) if len(self.outputs) == 1 else rows
 
     def _by_rows(self, segment: _Segment, rows: Rows) -> Rows:
         """Each row by itself: one that the guard refuses does not take the others with it."""

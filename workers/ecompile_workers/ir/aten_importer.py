@@ -38,8 +38,8 @@ class _Importer:
         self._program = program
         self._sharing = Sharing()
         self._stale: set[str] = set()
-        self._builder = Builder(program.name, program.source, static_batch=program.static_batch)
-        self._values: dict[str, Any] = {program.source.name: Flow(tensor=program.source)}
+        self._builder = Builder(program.name, program.sources, static_batch=program.static_batch)
+        self._values: dict[str, Any] = dict(self._builder.flows)
         for name, (value, label) in program.constants.items():
             if value.dtype.kind == "f" and np.isnan(value).any():
                 raise ModelError(
@@ -64,7 +64,7 @@ class _Importer:
             except ModelError as error:
                 where = "" if self._program.name in error.message else f"{self._program.name}: "
                 raise ModelError(error.code, f"{where}{error.message}") from error
-        return self._builder.graph(self._resolved(Reference(self._program.output)))
+        return self._builder.graph({name: self._resolved(Reference(name)) for name in self._program.outputs})
 
     def _step(self, step: Step) -> None:
         arguments = {name: self._resolved(value) for name, value in step.arguments.items()}

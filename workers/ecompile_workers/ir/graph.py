@@ -74,11 +74,25 @@ class Graph:
     input: Tensor
     output: Tensor
     nodes: tuple[Node, ...]
+    inputs: tuple[Tensor, ...] = ()
+    """Where the source has several inputs: `input` is one float32 row of all of them, flattened, in this order."""
+    outputs: tuple[Tensor, ...] = ()
+    """Where the source has several outputs: `output` is one row of all of them, flattened, in this order."""
 
     @property
     def tensors(self) -> dict[str, Tensor]:
         """Everything that flows, by name."""
         return {self.input.name: self.input, **{node.output.name: node.output for node in self.nodes}}
+
+    @property
+    def integers(self) -> tuple[slice, ...]:
+        """Columns of input rows [rows, features] that hold integers (numbers of words) or truth values."""
+        found, start = [], 0
+        for tensor in self.inputs or (self.input,):
+            if tensor.dtype is not DType.FLOAT32:
+                found.append(slice(start, start + tensor.size))
+            start += tensor.size
+        return tuple(found)
 
     @property
     def macs(self) -> int:

@@ -58,7 +58,9 @@ def neural_segment(source: Source, segment: Segment, count: int) -> onnx.ModelPr
         return source.neural
     if not segment.graph.opaque_operators:
         return to_onnx.export(segment.graph, name=segment.name)
-    part = Extractor(shape_inference.infer_shapes(source.neural)).extract_model(
-        [segment.graph.input.name], [segment.graph.output.name]
+    inputs = segment.graph.inputs or (segment.graph.input,)
+    outputs = segment.graph.outputs or (segment.graph.output,)
+    extracted = Extractor(shape_inference.infer_shapes(source.neural)).extract_model(
+        [each.name for each in inputs], [each.name for each in outputs]
     )
-    return onnx_importer.with_dynamic_batch(part)
+    return onnx_importer.with_dynamic_batch(extracted)

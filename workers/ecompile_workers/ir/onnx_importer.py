@@ -12,8 +12,8 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper, shape_inference
 from onnx.inliner import inline_local_functions
 
-from .graph import Graph, Tensor
-from .importing.builder import Builder
+from .graph import DType, Graph, Tensor
+from .importing.builder import Builder, common_batch
 from .importing.values import WRONG_FORM, Constant, Flow, Unsupported, Value, fixed
 from .onnx_source import dense, elementwise, external, recurrent, shaping
 from .onnx_source.call import Call, Converter
@@ -74,20 +74,25 @@ def _leading(value: onnx.ValueInfoProto) -> onnx.TensorShapeProto.Dimension:
     return dims[0] if dims else onnx.TensorShapeProto.Dimension()
 
 
-def static_batch(model: onnx.ModelProto) -> int | None:
-    """The batch size that is written into a model; None where it is symbolic."""
+def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Without weights, which old exporters list among them."""
     constants = {t.name for t in model.graph.initializer}
-    sizes = [_leading(v).dim_value for v in model.graph.input if v.name not in constants]
-    return next((int(size) for size in sizes if size > 0), None)
+    return [v for v in model.graph.input if v.name not in constants]
+
+
+def static_batch(model: onnx.ModelProto, *, name: str = "the model") -> int | None:
+    """The batch size that is written into a model; None where it is symbolic.
+
+    Raises ModelError where the inputs differ in their first dimension.
+    """
+    return common_batch({v.name: int(_leading(v).dim_value) or None for v in _inputs(model)}, name=name)
 
 
 def with_dynamic_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy whose leading dimension is symbolic; a fixed batch of 1 is freed, constant reshapes included."""
     free = onnx.ModelProto()
     free.CopyFrom(model)
-    constants = {t.name for t in free.graph.initializer}
-    values = [v for v in (*free.graph.input, *free.graph.output) if v.name not in constants]
-    for value in values:
+    for value in (*_inputs(free), *free.graph.output):
         dims = value.type.tensor_type.shape.dim
         if dims:
             dims[0].Clear()
@@ -121,9 +126,12 @@ class _Importer:
         self._values: dict[str, Value] = {t.name: self._constant(t) for t in model.graph.initializer}
         self._batches = {BATCH, *(_leading(v).dim_param for v in model.graph.input if _leading(v).dim_param)}
         self._inferred: dict[str, onnx.ValueInfoProto] | None = None
-        source = self._source()
-        self._builder = Builder(name, source, static_batch=static_batch(model))
-        self._values[source.name] = Flow(tensor=source)
+        inputs = _inputs(model)
+        if not inputs:
+            raise ModelError(Code.MODEL_UNSUPPORTED, f"{name}: it has no input; a network computes something of one.")
+        sources = [self._source(value, alone=len(inputs) == 1) for value in inputs]
+        self._builder = Builder(name, sources, static_batch=static_batch(model, name=name))
+        self._values |= self._builder.flows
 
     def _constant(self, tensor: onnx.TensorProto) -> Constant:
         try:
@@ -140,31 +148,22 @@ class _Importer:
             )
         return fixed(value, tensor.name)
 
-    def _source(self) -> Tensor:
-        """The one input."""
-        graph = self._model.graph
-        inputs = [v for v in graph.input if v.name not in self._values]
-        if len(inputs) != 1 or len(graph.output) != 1:
-            raise ModelError(
-                Code.MODEL_UNSUPPORTED,
-                f"{self._name}: {len(inputs)} inputs and {len(graph.output)} outputs; exactly one of each is "
-                "supported.",
-            )
-        kind = inputs[0].type.tensor_type
-        if kind.elem_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.INT64):
+    def _source(self, value: onnx.ValueInfoProto, *, alone: bool) -> Tensor:
+        kind = value.type.tensor_type
+        if kind.elem_type not in DTYPES or (alone and DTYPES[kind.elem_type] is DType.BOOL):
             told = type_name(kind.elem_type)
             raise ModelError(
                 Code.MODEL_UNSUPPORTED,
-                f"{self._name}: input {inputs[0].name} is {told}, not float32 or int64; convert the model before "
+                f"{self._name}: input {value.name} is {told}, not float32 or int64; convert the model before "
                 "exporting it.",
             )
         dims = kind.shape.dim[1:]
         if not kind.shape.dim or any(d.dim_value <= 0 for d in dims):
             raise ModelError(
                 Code.MODEL_UNSUPPORTED,
-                f"{self._name}: input {inputs[0].name} has a dynamic dimension besides the batch; fix its size.",
+                f"{self._name}: input {value.name} has a dynamic dimension besides the batch; fix its size.",
             )
-        return Tensor(name=inputs[0].name, shape=tuple(int(d.dim_value) for d in dims), dtype=DTYPES[kind.elem_type])
+        return Tensor(name=value.name, shape=tuple(int(d.dim_value) for d in dims), dtype=DTYPES[kind.elem_type])
 
     def run(self) -> Graph:
         for node in self._model.graph.node:
@@ -174,7 +173,7 @@ class _Importer:
             except ModelError as error:
                 where = f"{self._name}: " if self._name not in error.message else ""
                 raise ModelError(error.code, f"{where}{error.message}") from error
-        return self._builder.graph(self._values.get(self._model.graph.output[0].name))
+        return self._builder.graph({v.name: self._values.get(v.name) for v in self._model.graph.output})
 
     def _check(self, node: onnx.NodeProto) -> None:
         """Refuse what no part of the program could run or cut around."""

@@ -18,6 +18,7 @@ from ecompile_crds.errors import Code, ModelError
 from .aten_importer import import_program
 from .aten_source.program import DTYPES, SCALAR_TYPES, Program, Reference, Step
 from .graph import DType, Graph, Tensor
+from .importing.builder import common_batch
 from .importing.values import MAX_FOLDED_ELEMENTS, AnyArray
 from .operators.spec import product
 
@@ -79,22 +80,24 @@ class _Reader:
         module = document["graph_module"]
         graph, signature = module["graph"], module["signature"]
         self._metas: dict[str, Any] = graph["tensor_values"]
-        source, constants = self._inputs(signature["input_specs"])
+        sources, constants = self._inputs(signature["input_specs"])
         outputs = [next(iter(spec.items())) for spec in signature["output_specs"]]
-        if [kind for kind, _ in outputs] != ["user_output"] or "as_tensor" not in outputs[0][1]["arg"]:
-            raise ModelError(Code.MODEL_UNSUPPORTED, f"{self._name}: exactly one output is supported, and no state.")
-        first = self._metas[source.name]["sizes"][0]
+        if any(kind != "user_output" or "as_tensor" not in body["arg"] for kind, body in outputs):
+            raise ModelError(
+                Code.MODEL_UNSUPPORTED, f"{self._name}: outputs that are no tensors, or state, are not supported."
+            )
+        batches = {source.name: self._metas[source.name]["sizes"][0].get("as_int") for source in sources}
         return Program(
             name=self._name,
-            source=source,
-            static_batch=int(first["as_int"]) if "as_int" in first else None,
+            sources=sources,
+            static_batch=common_batch(batches, name=self._name),
             constants=constants,
             steps=tuple(self._step(node) for node in graph["nodes"]),
-            output=str(outputs[0][1]["arg"]["as_tensor"]["name"]),
+            outputs=tuple(str(body["arg"]["as_tensor"]["name"]) for _, body in outputs),
             tensors={name: t for name in self._metas if (t := self._tensor(name)) is not None},
         )
 
-    def _inputs(self, specs: list[dict[str, Any]]) -> tuple[Tensor, dict[str, tuple[AnyArray, str]]]:
+    def _inputs(self, specs: list[dict[str, Any]]) -> tuple[tuple[Tensor, ...], dict[str, tuple[AnyArray, str]]]:
         weights = self._weights("data/weights/model_weights_config.json", "data/weights")
         weights |= self._weights("data/constants/model_constants_config.json", "data/constants")
         constants: dict[str, tuple[AnyArray, str]] = {}
@@ -107,16 +110,22 @@ class _Reader:
             key = body.get("parameter_name") or body.get("buffer_name") or body.get("tensor_constant_name")
             if key in weights:
                 constants[str(body["arg"]["name"])] = (weights[key], str(key))
-        if len(sources) != 1:
-            raise ModelError(Code.MODEL_UNSUPPORTED, f"{self._name}: {len(sources)} inputs; exactly one is supported.")
-        source = self._tensor(sources[0])
+        if not sources:
+            raise ModelError(Code.MODEL_UNSUPPORTED, f"{self._name}: it has no input.")
+        return tuple(self._source(name, alone=len(sources) == 1) for name in sources), constants
+
+    def _source(self, name: str, *, alone: bool) -> Tensor:
+        source = self._tensor(name)
         if source is None:
             raise ModelError(
-                Code.MODEL_UNSUPPORTED, f"{self._name}: a dimension besides the batch is dynamic; export with it fixed."
+                Code.MODEL_UNSUPPORTED,
+                f"{self._name}: input {name}: a dimension besides the batch is dynamic; export with it fixed.",
             )
-        if source.dtype is DType.BOOL or self._metas[source.name]["dtype"] not in DTYPES:
-            raise ModelError(Code.MODEL_UNSUPPORTED, f"{self._name}: the input is neither float32 nor int64.")
-        return source, constants
+        if (alone and source.dtype is DType.BOOL) or self._metas[name]["dtype"] not in DTYPES:
+            raise ModelError(
+                Code.MODEL_UNSUPPORTED, f"{self._name}: the input {name} is neither float32 nor int64; convert it."
+            )
+        return source
 
     def _tensor(self, name: str) -> Tensor | None:
         """A tensor whose sizes behind the batch are fixed."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from .graph import DType, Graph, Node, Tensor
 
 Obstacle = Callable[[Graph], str | None]
 """Why a part cannot be compiled, as the end of a sentence; None where it can. The code generator gives it."""
+
+DOUBT = 1.5
+"""Factor in favour of compiling: what is predicted is measured afterwards, and stays neural if it does not pay."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +39,24 @@ class _Run:
     reasons: list[str]
 
 
-def split(graph: Graph, obstacle: Obstacle) -> tuple[Segment, ...]:
+class Costs(Protocol):
+    """What parts take, in seconds per row; `distill/costs.py` has one that is calibrated on this machine."""
+
+    def compiled_seconds(self, graph: Graph) -> float: ...
+
+    def neural_seconds(self, graph: Graph) -> float: ...
+
+    @property
+    def neural_call_seconds(self) -> float:
+        """Of these, what one more session costs."""
+
+
+def split(graph: Graph, obstacle: Obstacle, costs: Costs | None = None) -> tuple[Segment, ...]:
     """Segments in order of execution; the output of one is the input of the next. At least one.
 
     A part that could be compiled but has nothing to multiply joins the neural part before it: cutting there would only
-    cost.
+    cost. With `costs`, so does every part between neural ones that would cost more than it saves; a network that can be
+    compiled as a whole is one segment, and measured.
     """
     runs: list[_Run] = []
     for part in blocks(graph):
@@ -49,24 +66,42 @@ def split(graph: Graph, obstacle: Obstacle) -> tuple[Segment, ...]:
         runs[-1].nodes.extend(part.nodes)
         runs[-1].reasons.extend([reason] if reason else [])
     merged: list[_Run] = []
-    known = graph.tensors
-    for run in runs:
-        if run.compilable and _part(run.nodes, known).macs == 0:
+    for index, run in enumerate(runs):
+        if run.compilable and not _worth_it(runs, index, graph, costs):
             run = _Run(compilable=False, nodes=run.nodes, reasons=[])
         if merged and not run.compilable and not merged[-1].compilable:
-            merged[-1].nodes.extend(run.nodes)
-            merged[-1].reasons.extend(run.reasons)
+            merged[-1] = _Run(
+                compilable=False,
+                nodes=[*merged[-1].nodes, *run.nodes],
+                reasons=[*merged[-1].reasons, *run.reasons],
+            )
         else:
             merged.append(run)
     return tuple(
         Segment(
             index=index,
-            graph=_part(run.nodes, known),
+            graph=_part(run.nodes, graph),
             compilable=run.compilable,
             reason="" if run.compilable else _reason(run.reasons),
         )
         for index, run in enumerate(merged)
     )
+
+
+def _worth_it(runs: list[_Run], index: int, graph: Graph, costs: Costs | None) -> bool:
+    """Whether a run that can be compiled is a segment of its own.
+
+    Each run can be judged by itself: leaving it neural joins it to its neighbours, whatever becomes of the others.
+    """
+    part = _part(runs[index].nodes, graph)
+    if part.macs == 0:
+        return False
+    neighbours = (index > 0) + (index < len(runs) - 1)
+    if costs is None or neighbours == 0:
+        return True
+    apart = costs.compiled_seconds(part) / DOUBT + (neighbours - 1) * costs.neural_call_seconds
+    joined = costs.neural_seconds(part) - costs.neural_call_seconds
+    return apart < joined
 
 
 def _opaque(graph: Graph) -> str | None:
@@ -80,11 +115,18 @@ def _reason(reasons: list[str]) -> str:
     return f"not compiled by this version: {', '.join(sorted(set(reasons)))}"
 
 
-def _part(nodes: list[Node], known: dict[str, Tensor]) -> Graph:
+def _part(nodes: list[Node], whole: Graph) -> Graph:
     """Consecutive nodes between two cut points: the one tensor that they read from before is their input."""
     made = {node.output.name for node in nodes}
     source = next(name for node in nodes for name in node.inputs if name not in made)
-    return Graph(input=known[source], output=nodes[-1].output, nodes=tuple(nodes))
+    output = nodes[-1].output
+    return Graph(
+        input=whole.tensors[source],
+        output=output,
+        nodes=tuple(nodes),
+        inputs=whole.inputs if source == whole.input.name else (),
+        outputs=whole.outputs if output == whole.output else (),
+    )
 
 
 def blocks(graph: Graph) -> list[Graph]:
@@ -96,16 +138,15 @@ def blocks(graph: Graph) -> list[Graph]:
     found: list[Graph] = []
     current: list[Node] = []
     live = {graph.input.name}
-    known = graph.tensors
     for position, node in enumerate(graph.nodes):
         current.append(node)
         live.add(node.output.name)
         live = {name for name in live if last_use.get(name, -1) > position}
         if live == {node.output.name} and _cuttable(node.output):
-            found.append(_part(current, known))
+            found.append(_part(current, graph))
             current = []
     if current:
-        found.append(_part(current, known))
+        found.append(_part(current, graph))
     return found
 
 

@@ -42,6 +42,8 @@ def dump(graph: Graph) -> tuple[bytes, bytes]:
         "input": _tensor(graph.input),
         "output": _tensor(graph.output),
         "nodes": nodes,
+        **({"inputs": [_tensor(each) for each in graph.inputs]} if graph.inputs else {}),
+        **({"outputs": [_tensor(each) for each in graph.outputs]} if graph.outputs else {}),
     }
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.encode(), bytes(weights)
@@ -61,7 +63,13 @@ def load(text: bytes, weights: bytes) -> Graph:
                 "again.",
             )
         nodes = tuple(_node(entry, weights) for entry in document["nodes"])
-        graph = Graph(input=_read_tensor(document["input"]), output=_read_tensor(document["output"]), nodes=nodes)
+        graph = Graph(
+            input=_read_tensor(document["input"]),
+            output=_read_tensor(document["output"]),
+            nodes=nodes,
+            inputs=tuple(_read_tensor(each) for each in document.get("inputs", ())),
+            outputs=tuple(_read_tensor(each) for each in document.get("outputs", ())),
+        )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(Code.BUNDLE_MALFORMED, f"the stored graph cannot be read: {error!r}.") from error
     wrong = problems(graph)

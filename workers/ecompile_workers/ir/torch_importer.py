@@ -14,21 +14,22 @@ from ecompile_crds.errors import Code, ModelError
 from .aten_importer import import_program
 from .aten_source.program import DTYPES, SCALAR_NAMES, Program, Reference, Step
 from .graph import DType, Graph, Tensor
+from .importing.builder import common_batch
 from .importing.values import AnyArray
 
 
-def import_module(module: torch.nn.Module, example: torch.Tensor, *, name: str = "module") -> Graph:
-    """The graph of a module in evaluation mode, for inputs like `example` [rows, ...] with any number of rows.
+def import_module(module: torch.nn.Module, *examples: torch.Tensor, name: str = "module") -> Graph:
+    """The graph of a module in evaluation mode, for inputs like `examples` [rows, ...] with any number of rows.
 
     Raises ModelError where torch cannot export it or an operator is not supported.
     """
     batch = torch.export.Dim("batch")
-    rows = example if example.shape[0] > 1 else torch.cat([example, example])
+    rows = tuple(each if each.shape[0] > 1 else torch.cat([each, each]) for each in examples)
     was_training = module.training
     module.eval()
     try:
         with torch.no_grad():
-            exported = torch.export.export(module, (rows,), dynamic_shapes=({0: batch},))
+            exported = torch.export.export(module, rows, dynamic_shapes=tuple({0: batch} for _ in rows))
     except Exception as error:  # torch raises many kinds, some of them internal
         line = str(error).strip().splitlines()
         raise ModelError(
@@ -51,33 +52,31 @@ def import_exported(exported: torch.export.ExportedProgram, *, name: str = "prog
 def program_of(exported: torch.export.ExportedProgram, *, name: str) -> Program:
     """The same program as plain data.
 
-    Raises ModelError where it has not exactly one input and one output.
+    Raises ModelError where it has state, or an input or output that is no tensor.
     """
     signature = exported.graph_signature
-    if len(signature.user_inputs) != 1 or len(signature.output_specs) != 1:
-        raise ModelError(
-            Code.MODEL_UNSUPPORTED,
-            f"{name}: {len(signature.user_inputs)} inputs and {len(signature.output_specs)} outputs; exactly one of "
-            "each is supported, and no state.",
-        )
+    outputs = signature.user_outputs
+    if len(outputs) != len(signature.output_specs) or not all(isinstance(each, str) for each in outputs):
+        raise ModelError(Code.MODEL_UNSUPPORTED, f"{name}: outputs that are no tensors, or state, are not supported.")
     nodes = {node.name: node for node in exported.graph.nodes}
     tensors = {n: t for n, node in nodes.items() if (t := _tensor(node)) is not None}
-    source = tensors.get(str(signature.user_inputs[0]))
-    if source is None or source.dtype is DType.BOOL:
+    sources = [tensors.get(str(each)) for each in signature.user_inputs]
+    known = tuple(source for source in sources if source is not None)
+    if len(known) < len(sources) or not known or (len(known) == 1 and known[0].dtype is DType.BOOL):
         raise ModelError(
             Code.MODEL_UNSUPPORTED,
-            f"{name}: the input is not float32 or int64 with fixed sizes behind the batch; fix them when exporting.",
+            f"{name}: an input is not float32 or int64 with fixed sizes behind the batch; fix them when exporting.",
         )
     calls = [node for node in exported.graph.nodes if node.op == "call_function"]
     names = _Names(calls)
-    first = nodes[source.name].meta["val"].shape[0]
+    batches = {source.name: nodes[source.name].meta["val"].shape[0] for source in known}
     return Program(
         name=name,
-        source=source,
-        static_batch=first if isinstance(first, int) else None,
+        sources=known,
+        static_batch=common_batch(batches, name=name),
         constants=_constants(exported),
         steps=tuple(_step(node, names) for node in calls if node.target is not operator.getitem),
-        output=names.of(str(signature.user_outputs[0])),
+        outputs=tuple(names.of(str(each)) for each in outputs),
         tensors={names.of(n): replace(t, name=names.of(n)) for n, t in tensors.items()},
     )
 

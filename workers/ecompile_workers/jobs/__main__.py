@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from ..codegen.signing import load_private, load_public
 from .context import Context, Progress
+from .cost import Meter
 from .progress import Reporter, log
 from .steps import Steps
 
@@ -55,6 +56,7 @@ def run(context: Context, *, index: int) -> JobResult:
 
 def main() -> int:
     """Run one Job; returns the exit status."""
+    meter = Meter.start()
     signal.signal(signal.SIGTERM, _interrupted)
     target = Path(os.environ.get("ECO_TERMINATION_LOG", "/dev/termination-log"))
     try:
@@ -69,7 +71,7 @@ def main() -> int:
         log("internal fault", error=repr(error))
         internal = InternalError(Code.INTERNAL, f"internal fault: {type(error).__name__}: {error}")
         result, status = _failed(internal), internal.exit_status
-    message = result.to_message()
+    message = result.model_copy(update={"cost": meter.read()}).to_message()
     log("finished", status=status, result=message)
     try:
         target.write_text(message)

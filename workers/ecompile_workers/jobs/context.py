@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from ecompile_crds.errors import Code, DataError
 from ecompile_crds.hybridmodel import Equivalence, Fairness
 from ecompile_crds.jobs import JobInput
-from ecompile_crds.plan import Plan, PlanFile
+from ecompile_crds.plan import Plan, PlanFile, PlanTensor
 from numpy.typing import NDArray
 
 from ..data import arrays, store
-from ..distill.measure import session
+from ..distill.measure import infer, session
 from ..ir import serialize
-from ..ir.graph import Graph
+from ..ir.graph import Graph, Tensor
 
 Progress = Callable[[str, float], None]
 Rows = NDArray[np.float32]
-BATCH_ROWS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +54,79 @@ class Context:
     def write(self, uri: str, content: bytes) -> str:
         return store.write(self.resolve(uri), content)
 
-    def rows(self, uri: str, *, digest: str | None, what: str, shape: tuple[int, ...]) -> Rows:
-        """Input rows [rows, features] of a data file."""
-        return self.data(uri, digest=digest, what=what, shape=shape).inputs
+    def rows(
+        self,
+        uri: str,
+        *,
+        digest: str | None,
+        what: str,
+        inputs: Sequence[Tensor | PlanTensor],
+        names: Sequence[str] = arrays.CALIBRATION_NAMES,
+    ) -> Rows:
+        """Input rows [rows, features] of a data file, for a network with these inputs.
 
-    def data(self, uri: str, *, digest: str | None, what: str, shape: tuple[int, ...]) -> arrays.Rows:
-        """Input rows of a data file, with labels and groups where it has them."""
+        `names`: arrays that are looked for where the URI names none.
+        """
+        return self.data(uri, digest=digest, what=what, inputs=inputs, names=names).inputs
+
+    def data(
+        self,
+        uri: str,
+        *,
+        digest: str | None,
+        what: str,
+        inputs: Sequence[Tensor | PlanTensor],
+        names: Sequence[str] = arrays.CALIBRATION_NAMES,
+    ) -> arrays.Rows:
+        """`rows`, with labels and groups where the file has them."""
         content = self.read(uri, digest=digest, what=what)
         _, _, array = uri.partition("#")
-        return arrays.parse(content, name=f"{what} ({uri})", shape=shape, array=array or None)
+        return arrays.parse(
+            content,
+            name=f"{what} ({uri})",
+            shape=inputs[0].shape if len(inputs) == 1 else (sum(each.size for each in inputs),),
+            array=array or None,
+            parts={each.name: each.shape for each in inputs} if len(inputs) > 1 else {},
+            names=names,
+        )
+
+    def calibration(self, inputs: Sequence[Tensor | PlanTensor]) -> Rows:
+        """spec.calibration."""
+        return self._calibration(inputs).inputs
+
+    def _calibration(self, inputs: Sequence[Tensor | PlanTensor]) -> arrays.Rows:
+        job = self.job
+        return self.data(job.calibration_uri, digest=job.calibration_digest, what="spec.calibration", inputs=inputs)
+
+    def judged(self, inputs: Sequence[Tensor | PlanTensor], *, unlike: Rows | None = None) -> tuple[arrays.Rows, str]:
+        """What validation judges by: spec.heldOut, else spec.calibration; and which of them.
+
+        Raises DataError where spec.heldOut is the calibration `unlike`.
+        """
+        held_out = self._held_out(inputs, unlike=unlike)
+        return (held_out, "spec.heldOut") if held_out is not None else (self._calibration(inputs), "spec.calibration")
+
+    def held_out(self, inputs: Sequence[Tensor | PlanTensor], *, unlike: Rows | None = None) -> Rows | None:
+        """spec.heldOut, if it is given; arrays named like held-out ones come first.
+
+        Raises DataError where it is the calibration `unlike`.
+        """
+        found = self._held_out(inputs, unlike=unlike)
+        return found.inputs if found is not None else None
+
+    def _held_out(self, inputs: Sequence[Tensor | PlanTensor], *, unlike: Rows | None) -> arrays.Rows | None:
+        job = self.job
+        if job.held_out_uri is None:
+            return None
+        names = (*arrays.HELD_OUT_NAMES, *arrays.CALIBRATION_NAMES)
+        found = self.data(job.held_out_uri, digest=None, what="spec.heldOut", inputs=inputs, names=names)
+        if unlike is not None and np.array_equal(found.inputs, unlike):
+            raise DataError(
+                Code.DATA_MALFORMED,
+                f"spec.heldOut ({job.held_out_uri}): its rows are those of spec.calibration, so they would judge what "
+                "was made from them. Name another array with #name, give another file, or leave the field out.",
+            )
+        return found
 
 
 def fairness_groups(
@@ -103,17 +165,6 @@ def plan_file(context: Context, file: PlanFile) -> bytes:
     assert context.job.plan_uri is not None
     base = context.job.plan_uri.rsplit("/", 1)[0]
     return context.read(f"{base}/{file.path}", digest=file.digest, what=file.path)
-
-
-def infer(neural: onnxruntime.InferenceSession, rows: Rows) -> Rows:
-    """Outputs [rows, outputs] of an ONNX Runtime session, in batches."""
-    source = neural.get_inputs()[0]
-    shape = tuple(int(d) for d in source.shape[1:])
-    parts = []
-    for start in range(0, len(rows), BATCH_ROWS):
-        block = rows[start : start + BATCH_ROWS].astype(arrays.ELEMENT_TYPES[source.type], copy=False)
-        parts.append(neural.run(None, {source.name: block.reshape(len(block), *shape)})[0].reshape(len(block), -1))
-    return np.concatenate(parts)
 
 
 def rows_at_segment(context: Context, plan: Plan, index: int, rows: Rows) -> Rows:

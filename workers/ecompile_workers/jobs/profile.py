@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from ecompile_crds.hybridmodel import Equivalence
 from ecompile_crds.jobs import JobResult, ProfileReport, SegmentReport
@@ -12,13 +13,19 @@ from ecompile_crds.plan import Plan, PlanFile, PlanSegment, PlanTensor
 
 from ..codegen.support import obstacle
 from ..data.store import digest_of
-from ..distill.measure import session
-from ..ir.graph import Tensor
+from ..distill.calibrate import cached, cost_model
+from ..distill.measure import infer, session
+from ..ir.graph import DType, Tensor
 from ..ir.load import load_source, neural_segment
 from ..ir.segments import split
 from ..trace import capture, manifest, reference, stability
-from .context import Context, fairness_groups, infer, pack_graphs
+from .context import Context, fairness_groups, pack_graphs
 
+DATATYPES: dict[DType, Literal["FP32", "INT64", "BOOL"]] = {
+    DType.FLOAT32: "FP32",
+    DType.INT64: "INT64",
+    DType.BOOL: "BOOL",
+}
 TRACE_RATE = 0.1
 TRACE_SEED = 0
 
@@ -38,15 +45,14 @@ def profile(context: Context) -> JobResult:
         source = load_source(path, job.source_format)
     graph = source.graph
     context.progress("read calibration", 0.2)
-    data = context.data(
-        job.calibration_uri, digest=job.calibration_digest, what="spec.calibration", shape=graph.input.shape
-    )
-    rows, what, judged = data.inputs, "spec.calibration", data
-    if job.held_out_uri is not None:
-        what = "spec.heldOut"
-        judged = context.data(job.held_out_uri, digest=None, what=what, shape=graph.input.shape)
+    inputs = graph.inputs or (graph.input,)
+    rows = context.calibration(inputs)
+    judged, what = context.judged(inputs, unlike=rows)  # what is wrong with it is better said now
     fairness_groups(Equivalence.model_validate(job.equivalence), judged, what=what)
     segments = split(graph, obstacle)
+    costs = cost_model() if len(segments) > 1 else cached()
+    if costs is not None and len(segments) > 1:
+        segments = split(graph, obstacle, costs)
 
     def put(name: str, value: bytes) -> PlanFile:
         return PlanFile(path=name, digest=context.write(context.place("profile", name), value))
@@ -83,6 +89,11 @@ def profile(context: Context) -> JobResult:
                 macs=segment.graph.macs,
                 stability=score,
                 reference=known,
+                predicted_microseconds=(
+                    round(costs.compiled_seconds(segment.graph) * 1e6, 3)
+                    if costs is not None and segment.compilable
+                    else None
+                ),
             )
         )
         if segment.index + 1 < len(segments):
@@ -96,6 +107,8 @@ def profile(context: Context) -> JobResult:
         source_format=source.format,
         input=_tensor(graph.input),
         output=_tensor(graph.output),
+        inputs=tuple(_tensor(each) for each in graph.inputs),
+        outputs=tuple(_tensor(each) for each in graph.outputs),
         neural=neural,
         graph=put("graph.zip", pack_graphs([s.graph for s in segments])),
         segments=tuple(made),
@@ -127,4 +140,4 @@ def profile(context: Context) -> JobResult:
 
 
 def _tensor(tensor: Tensor) -> PlanTensor:
-    return PlanTensor(name=tensor.name, shape=tensor.shape)
+    return PlanTensor(name=tensor.name, shape=tensor.shape, datatype=DATATYPES[tensor.dtype])

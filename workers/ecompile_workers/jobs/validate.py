@@ -14,11 +14,11 @@ from ecompile_crds.jobs import JobResult, ValidateReport
 from ..codegen.abi import GuardBox
 from ..codegen.bundle import read_bundle
 from ..codegen.levels import cpu_levels
-from ..distill.measure import measure, session
+from ..distill.measure import infer, measure, session
 from ..equivalence.page import to_html
 from ..equivalence.report import Report, Subject
 from ..equivalence.validate import validate
-from .context import Context, fairness_groups, infer, plan_file, read_plan, rows_at_segment
+from .context import Context, fairness_groups, plan_file, read_plan, rows_at_segment
 
 BUNDLE_FAULTS = frozenset(
     {Code.BUNDLE_ALTERED, Code.BUNDLE_UNTRUSTED, Code.BUNDLE_MALFORMED, Code.BUNDLE_INCOMPATIBLE, Code.DATA_MISSING}
@@ -49,9 +49,7 @@ def validate_segment(context: Context) -> JobResult:
             )
         )
     uri = job.held_out_uri or job.calibration_uri
-    digest = job.calibration_digest if job.held_out_uri is None else None
-    what = "spec.heldOut" if job.held_out_uri is not None else "spec.calibration"
-    data = context.data(uri, digest=digest, what=what, shape=plan.input.shape)
+    data, what = context.judged(plan.network_inputs)
     policy = Equivalence.model_validate(job.equivalence)
     asked = fairness_groups(policy, data, what=what)
     rows = rows_at_segment(context, plan, job.segment, data.inputs)
@@ -63,6 +61,7 @@ def validate_segment(context: Context) -> JobResult:
         rows,
         policy,
         guard=_guard(bundle.meta),
+        integers=bundle.graph().integers,
         groups=asked[1] if asked is not None else None,
         labels=data.labels if last else None,
         progress=context.progress,

@@ -62,12 +62,13 @@ class Batcher(Generic[JobT, ResultT]):
         """Jobs that no thread has taken yet."""
         return len(self._queue)
 
-    async def submit(self, job: JobT, *, rows: int, seconds: float, kind: object = None) -> ResultT:
+    async def submit(self, job: JobT, *, rows: int, seconds: float, kind: object = None, share: float = 1.0) -> ResultT:
         """Run a job of so many rows and estimated seconds; only jobs of the same kind share a batch.
+        `share` of the queue is open to it: work of low priority is refused first.
 
         Raises ResourceError (OVERLOADED) with the time to come back where the queue is full, and what `run` gave.
         """
-        if not self._idle and self._waiting_seconds + seconds > self._max_wait_seconds * self._threads:
+        if not self._idle and self._waiting_seconds + seconds > share * self._max_wait_seconds * self._threads:
             raise ResourceError(
                 Code.OVERLOADED,
                 f"{len(self._queue)} requests wait for about {self._waiting_seconds / self._threads:.1f} s already; "

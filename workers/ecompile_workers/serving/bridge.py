@@ -7,19 +7,19 @@ requests. A request keeps the state it started with. `infer` may run on any thre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
-from math import isfinite
 from random import Random
-from time import thread_time
+from typing import NamedTuple
 
 import numpy as np
 from ecompile_crds.hybridmodel import Analysis, Fairness, ServingPolicy
 from ecompile_crds.routing import RouteMode, RoutingTable, SegmentRoute
 from ecompile_crds.tracing import TraceContext, Tracer
 
+from ..codegen._native import all_finite
 from ..codegen.abi import Reason
 from .breaker import Alert, SegmentWatch
 from .comparison import Comparer, Comparison
@@ -27,6 +27,9 @@ from .counters import SegmentCounters, Totals
 from .modules import LoadedModule
 from .neural import Network, NeuralPath, Rows
 from .policy import Admit, Distance, admission, apply
+
+MAX_COMPARISONS = 1024
+"""Results taken at once: each costs about 10 microseconds."""
 
 
 class Served(StrEnum):
@@ -77,11 +80,13 @@ class RouteState:
     as_routed: tuple[Served, ...]
     as_requested: tuple[Served, ...]
     policy: ServingPolicy
+    undrawn: tuple[tuple[bool, bool], ...]
+    """Per segment, whether the module answers and whether it is compared, where no route leaves that to a draw; else
+    empty."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """An answered request, before it is counted."""
+class Outcome(NamedTuple):
+    """An answered request, before it is counted. A tuple: one is made per request."""
 
     state: RouteState
     y: Rows
@@ -120,10 +125,10 @@ class Bridge:
         tracer: Tracer | None = None,
     ) -> None:
         self.network = network
-        self._tracer = tracer
         self._fairness = fairness
+        self._tracer = tracer
         self.totals = Totals()
-        self._analysis = analysis
+        self.analysis = analysis
         self._random = random
         self._comparer = comparer
         self._alerted = alerted
@@ -160,6 +165,8 @@ class Bridge:
                 assert alert is not None, "a new watch has no alert yet"
                 alerts.append(alert)
         self._state = _tripped(state, {alert.segment for alert in alerts})
+        if any(segment.compare > 0.0 for segment in self._state.segments):
+            self._comparer.prepare()
         for alert in alerts:
             self._count_trip(alert)
             self._alerted(alert)
@@ -169,33 +176,32 @@ class Bridge:
     ) -> Outcome:
         """Answer rows [rows, features] float32, C-contiguous. `group`: the request's label, for what is compared;
         `trace`: of its span, where it is traced."""
-        if trace is not None and self._tracer is not None:
-            with self._tracer.span("bridge", trace, rows=len(x)) as span:
-                outcome = self._answer(x, neural_only=neural_only, group=group, trace=span.context)
-                span.attributes["ecompile.generation"] = outcome.state.generation
-                span.attributes["ecompile.path"] = outcome.path
-            return outcome
-        return self._answer(x, neural_only=neural_only, group=group, trace=None)
+        if trace is None or self._tracer is None:
+            return self._answer(x, neural_only, group, None)
+        with self._tracer.span("bridge", trace, rows=len(x)) as span:
+            outcome = self._answer(x, neural_only, group, span.context)
+            span.attributes["ecompile.generation"] = outcome.state.generation
+            span.attributes["ecompile.path"] = outcome.path
+        return outcome
 
-    def _answer(self, x: Rows, *, neural_only: bool, group: str, trace: TraceContext | None) -> Outcome:
+    def _answer(self, x: Rows, neural_only: bool, group: str, trace: TraceContext | None) -> Outcome:
         state = self._state
         if neural_only:
             return Outcome(state, self.network.whole(x), state.as_requested)
         if state.all_neural:
             return Outcome(state, self.network.whole(x), state.as_routed)
-        draw = self._random.random
-        draws = [(_uses_module(s, draw), s.compare > 0.0 and draw() < s.compare) for s in state.segments]
-        if not any(use or compare for use, compare in draws):
+        draws = state.undrawn or self._draw(state)
+        if not draws:
             return Outcome(state, self.network.whole(x), state.as_routed)
         served: list[Served] = []
         comparisons: list[Comparison] = []
         faults: list[str] = []
         for segment, (use, compare) in zip(state.segments, draws, strict=True):
             if trace is None or self._tracer is None:
-                x, how, comparison, fault = _run(segment, x, use=use, compare=compare, group=group)
+                x, how, comparison, fault = _run(segment, x, use, compare, group)
             else:
                 with self._tracer.span(f"segment {segment.index}", trace) as span:
-                    x, how, comparison, fault = _run(segment, x, use=use, compare=compare, group=group)
+                    x, how, comparison, fault = _run(segment, x, use, compare, group)
                     span.attributes["ecompile.served"] = how.value
                     span.error = fault
             served.append(how)
@@ -203,6 +209,17 @@ class Bridge:
             if comparison is not None:
                 comparisons.append(comparison)
         return Outcome(state, x, tuple(served), tuple(comparisons), tuple(faults) if any(faults) else ())
+
+    def _draw(self, state: RouteState) -> Sequence[tuple[bool, bool]]:
+        """Per segment, whether the module answers and whether it is compared; empty where neither is drawn anywhere."""
+        draw = self._random.random
+        drawn, needed = [], False
+        for segment in state.segments:
+            use = _uses_module(segment, draw)
+            compare = segment.compare > 0.0 and draw() < segment.compare
+            needed = needed or use or compare
+            drawn.append((use, compare))
+        return drawn if needed else ()
 
     def settle(self, outcome: Outcome, *, requests: int = 1) -> None:
         """Count the requests that one pass answered, queue its comparisons, trip what must be tripped."""
@@ -226,11 +243,12 @@ class Bridge:
             if not self._comparer.submit(comparison):
                 comparison.watch.dropped()
 
-    def take_comparisons(self) -> None:
+    def take_comparisons(self, most: int = MAX_COMPARISONS) -> None:
         """Count finished comparisons and trip what must be tripped. Cheap when there are none; call it often."""
-        results = self._comparer.results
-        while results:
-            result = results.popleft()
+        for _ in range(most):
+            result = self._comparer.take()
+            if result is None:
+                return
             alert = result.watch.compared(result)
             if alert is not None:
                 self._trip(alert)
@@ -298,7 +316,7 @@ class Bridge:
         watch = SegmentWatch(
             segment=index,
             generation=generation,
-            analysis=self._analysis,
+            analysis=self.analysis,
             total=self.totals.segment(index),
             risk=module.risk if module is not None else None,
             fairness=self._fairness,
@@ -345,6 +363,7 @@ _OTHERWISE = {
 
 
 def _state(generation: int, segments: tuple[SegmentState, ...], policy: ServingPolicy) -> RouteState:
+    drawn = any(s.mode is RouteMode.CANARY or s.compare > 0.0 for s in segments)
     return RouteState(
         generation=generation,
         segments=segments,
@@ -352,6 +371,7 @@ def _state(generation: int, segments: tuple[SegmentState, ...], policy: ServingP
         as_routed=tuple(s.otherwise for s in segments),
         as_requested=tuple(Served.REQUESTED for _ in segments),
         policy=policy,
+        undrawn=() if drawn else tuple((s.mode is RouteMode.COMPILED, False) for s in segments),
     )
 
 
@@ -374,26 +394,21 @@ def _uses_module(segment: SegmentState, draw: Callable[[], float]) -> bool:
     return segment.mode is RouteMode.COMPILED
 
 
-def _all_finite(y: Rows) -> bool:
-    """Whether every element is finite. A finite sum says so in half the time; a sum can overflow though none is."""
-    return isfinite(np.add.reduce(y, None)) or bool(np.isfinite(y).all())
-
-
 def _run(
-    segment: SegmentState, x: Rows, *, use: bool, compare: bool, group: str
+    segment: SegmentState, x: Rows, use: bool, compare: bool, group: str
 ) -> tuple[Rows, Served, Comparison | None, str]:
     """One segment: its output, who gave it, the comparison drawn, and the sentence of a fault."""
     module, neural = segment.module, segment.neural
     if module is None:
         return neural(x), segment.otherwise, None, ""
-    start = thread_time() if compare else 0.0
     if not use:
         y = neural(x)
-        if not compare:
-            return y, segment.otherwise, None, ""
-        seconds = thread_time() - start
-        drawn = Comparison(segment.watch, module, neural, x, y, False, seconds, group, neural.reference)
-        return y, segment.otherwise, drawn, ""
+        return (
+            y,
+            segment.otherwise,
+            Comparison(segment.watch, module, neural, x, y, False, group) if compare else None,
+            "",
+        )
     if segment.admit is not None and not segment.admit(x):
         return neural(x), Served.NOT_ADMITTED, None, ""
     y = np.empty((x.shape[0], module.outputs), dtype=np.float32)
@@ -401,12 +416,8 @@ def _run(
         reason = module.run(x, y)
     except Exception as error:  # whatever the module's call raises, the network answers
         return neural(x), Served.FAULT, None, f"the module raised {type(error).__name__}: {error}"
-    if reason == Reason.OK and _all_finite(y):
-        if not compare:
-            return y, Served.COMPILED, None, ""
-        seconds = thread_time() - start
-        drawn = Comparison(segment.watch, module, neural, x, y, True, seconds, group, neural.reference)
-        return y, Served.COMPILED, drawn, ""
+    if reason == 0 and all_finite(y):  # Reason.OK; comparing with the enum takes longer
+        return y, Served.COMPILED, Comparison(segment.watch, module, neural, x, y, True, group) if compare else None, ""
     answer = neural(x)
     if reason in (Reason.OK, Reason.NON_FINITE_OUTPUT) and np.isfinite(answer).all():
         return answer, Served.FAULT, None, "the module's output is not finite where the network's is"

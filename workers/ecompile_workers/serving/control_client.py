@@ -30,6 +30,8 @@ from .settings import Settings
 logger = logging.getLogger(__name__)
 
 REPORT_SECONDS = 1.0
+RATE_SECONDS = 0.5
+"""Requests are counted over at least this time: a report that an alert hurries would divide by almost none."""
 BACKOFF_FIRST_SECONDS = 0.2
 BACKOFF_LAST_SECONDS = 5.0
 CONNECT_SECONDS = 5.0
@@ -67,6 +69,7 @@ class ControlClient:
         self._clock = clock
         self._news = asyncio.Event()
         self._last = (clock(), 0)
+        self._rate = 0.0
 
     def wake(self) -> None:
         """There is an alert, an acknowledgement or a refusal to tell: report now. Call it in the event loop."""
@@ -149,7 +152,9 @@ class ControlClient:
         """What this pod knows now."""
         now, total = self._clock(), self._bridge.totals.requests
         before, counted = self._last
-        self._last = (now, total)
+        if now - before >= RATE_SECONDS:
+            self._rate = (total - counted) / (now - before)
+            self._last = (now, total)
         counters = self._bridge.counters()
         refusal = self._adopter.refusal
         return control_pb2.Report(
@@ -173,7 +178,7 @@ class ControlClient:
             refused_reason=refusal.reason if refusal is not None else "",
             refused_generation=refusal.generation if refusal is not None else 0,
             loaded_modules=self._bridge.modules(),
-            requests_per_second=(total - counted) / (now - before) if now > before else 0.0,
+            requests_per_second=self._rate,
         )
 
 
@@ -188,4 +193,9 @@ def to_message(counters: SegmentCounters) -> control_pb2.SegmentCounters:
 def _describe(error: BaseException) -> str:
     if isinstance(error, grpc.aio.AioRpcError):
         return f"{error.code().name}: {error.details()}"
+    if isinstance(error, TimeoutError):
+        return (
+            f"no connection within {CONNECT_SECONDS:g} s: is the operator there, and is its certificate valid, for the "
+            "name that is expected, and by the CA that is mounted?"
+        )
     return str(error) or type(error).__name__

@@ -146,6 +146,12 @@ class Totals:
     trips: dict[tuple[int, str], int] = field(default_factory=dict)
     """By segment and kind of alert."""
     requests: int = 0
+    comparer_restarts: int = 0
+    """Times that the comparing process has ended without being meant to."""
+
+    def comparer_ended(self, *, meant: bool) -> None:
+        """The comparing process has ended."""
+        self.comparer_restarts += not meant
 
     def segment(self, index: int) -> Tally:
         return self.segments.setdefault(index, Tally())

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 from ecompile_crds.errors import Code, DataError
 
-from .protocol import Answer, show
+from .protocol import Answer, InferRequest, show
 
 MOST_AT_ONCE = 10_000
 PATHS = frozenset({"compiled", "neural", "mixed"})
@@ -45,15 +45,14 @@ class Feedback:
         self.unmatched = 0
 
     def remembering(
-        self, identifier: str | None, render: Callable[[Answer], RenderedT]
-    ) -> Callable[[Answer], RenderedT]:
-        """`render`, that remembers the answer of a request that has an id."""
-        if not identifier:
-            return render
+        self, render: Callable[[InferRequest, Answer], RenderedT]
+    ) -> Callable[[InferRequest, Answer], RenderedT]:
+        """`render`, that remembers the answers of requests that have an id."""
 
-        def remember(answer: Answer) -> RenderedT:
-            self.remember(identifier, answer)
-            return render(answer)
+        def remember(request: InferRequest, answer: Answer) -> RenderedT:
+            if request.identifier:
+                self.remember(request.identifier, answer)
+            return render(request, answer)
 
         return remember
 

@@ -15,7 +15,7 @@ from ecompile_crds.routing import RouteMode, RoutingTable
 from ..data import store
 from .breaker import Alert
 from .bridge import Bridge, Outcome
-from .comparison import Comparer
+from .comparison import ThreadComparer
 from .counters import SegmentCounters
 from .modules import ModuleStore
 from .neural import Rows, load_network
@@ -44,7 +44,7 @@ class LocalPod:
         """
         network = load_network(plan_uri, resolve=resolve)
         trusted = tuple(keys)
-        self._comparer = Comparer()
+        self._comparer = ThreadComparer()
         self.modules = ModuleStore(
             network.plan, lambda: trusted, read=lambda uri: store.read(resolve(uri), what="bundle"), isolation=isolation
         )

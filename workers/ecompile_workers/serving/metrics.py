@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from ..governance.carbon import grams
 from ..governance.energy import Meter
+from .breaker import AlertKind
 from .bridge import Bridge
 from .counters import LATENCY_BUCKETS_SECONDS, Histogram
 from .feedback import Feedback
@@ -84,6 +85,11 @@ class ServingCollector(Collector):
             for each in counters:
                 gauge.add_metric([str(each.segment)], getattr(each, field))
             yield gauge
+        yield CounterMetricFamily(
+            "ecompile_serving_comparer_restarts",
+            "Ends of the comparing process that were not meant.",
+            value=totals.comparer_restarts,
+        )
         evidence = GaugeMetricFamily(
             "ecompile_serving_segment_detector_e_value",
             "E-value of each sequential test; group: of the group gap only.",
@@ -97,6 +103,17 @@ class ServingCollector(Collector):
         for segment in state.segments:
             tripped.add_metric([str(segment.index)], float(segment.watch.alert is not None))
         yield tripped
+        limits = GaugeMetricFamily(
+            "ecompile_serving_limit", "Limit of spec.rollout.analysis, by alert.", labels=["kind"]
+        )
+        for kind, limit in (
+            (AlertKind.DRIFT, bridge.analysis.drift_limit),
+            (AlertKind.FALLBACK, bridge.analysis.fallback_limit),
+            (AlertKind.LATENCY, bridge.analysis.latency_regression_limit),
+            (AlertKind.INPUT_DRIFT, bridge.analysis.input_drift_limit),
+        ):
+            limits.add_metric([kind.value], limit)
+        yield limits
         yield from self._costs()
         yield from self._labelled()
         yield GaugeMetricFamily(

@@ -43,7 +43,9 @@ class LoadedModule:
     """A module that has answered its warm-up."""
 
     name: str
+    uri: str
     digest: str
+    """Where its bundle was read from, and its digest."""
     run: Callable[[Rows, Rows], int]
     """run(x, y) -> reason; 0 where y was written."""
     outputs: int
@@ -142,6 +144,7 @@ class ModuleStore:
                 _warm(function, lower, upper)
             module = LoadedModule(
                 name=route.module or "",
+                uri=route.bundle_uri,
                 digest=route.bundle_digest,
                 run=journal.watch(route.bundle_digest, function.run) if journal is not None else function.run,
                 outputs=function.outputs,

@@ -20,7 +20,7 @@ from .adoption import Adopter
 from .breaker import Alert
 from .bridge import Bridge
 from .checkpoint import Checkpoint, snapshot
-from .comparison import Comparer
+from .comparer import ProcessComparer
 from .control_client import ControlClient
 from .fast_lane import fast_lane
 from .feedback import Feedback
@@ -47,7 +47,11 @@ DRAIN_SECONDS = 2.0
 GRACE_SECONDS = 20
 """Requests in flight may take this long after the listener has closed; below the Deployment's 30 s."""
 SWITCH_INTERVAL_SECONDS = 0.0005
-"""A request waits this long at most for the comparison thread to hand over the interpreter (Python's default: 5 ms)."""
+"""A request waits this long at most for another thread to hand over the interpreter (Python's default: 5 ms)."""
+TAKE_SECONDS = 0.02
+IDLE_TAKE_SECONDS = 0.25
+TAKE_AT_ONCE = 16
+"""Results of comparisons taken at once between requests: 0.2 ms at most."""
 
 
 class Server(uvicorn.Server):
@@ -135,14 +139,16 @@ async def _run(settings: Settings, app: App, tracer: Tracer | None) -> None:
     loop = asyncio.get_running_loop()
     random = Random()
 
-    def arrived() -> None:
-        loop.call_soon_threadsafe(bridge.take_comparisons)
+    def after_end(meant: bool) -> None:
+        loop.call_soon_threadsafe(lambda: bridge.totals.comparer_ended(meant=meant))
 
     def alerted(alert: Alert) -> None:
         logger.warning("segment %d is neural now: %s: %s", alert.segment, alert.kind.value, alert.detail)
         client.wake()
 
-    comparer = Comparer(arrived=arrived)
+    comparer = ProcessComparer(
+        network.plan, plan_uri=settings.plan_uri, trust_dir=settings.trust_dir, after_end=after_end
+    )
     bridge = Bridge(
         network,
         analysis=settings.analysis,
@@ -164,6 +170,7 @@ async def _run(settings: Settings, app: App, tracer: Tracer | None) -> None:
     beside = [
         asyncio.create_task(watch(journal, hang_seconds=settings.hang_seconds)),
         asyncio.create_task(checkpoint.keep_saving(lambda: bridge.state)),
+        asyncio.create_task(_take_comparisons(bridge, comparer)),
     ]
     try:
         await _first_table(settings, client, adopter)
@@ -180,6 +187,13 @@ async def _run(settings: Settings, app: App, tracer: Tracer | None) -> None:
         comparer.stop()
         checkpoint.save(snapshot(bridge.state))
         journal.close()
+
+
+async def _take_comparisons(bridge: Bridge, comparer: ProcessComparer) -> None:
+    """Requests take most results; this is for the rest, when there are no more requests."""
+    while True:
+        await asyncio.sleep(IDLE_TAKE_SECONDS if comparer.idle else TAKE_SECONDS)
+        bridge.take_comparisons(TAKE_AT_ONCE)
 
 
 async def _first_table(settings: Settings, client: ControlClient, adopter: Adopter) -> None:

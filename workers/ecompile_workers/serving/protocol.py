@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from ecompile_crds.errors import Code, DataError, ModelError
@@ -32,10 +32,12 @@ DATATYPES: Final[Mapping[str, np.dtype[np.generic]]] = {
     "UINT16": np.dtype("<u2"),
     "UINT32": np.dtype("<u4"),
     "UINT64": np.dtype("<u8"),
+    "BOOL": np.dtype("?"),
 }
-"""Datatypes accepted, as they are in binary tensors; all are computed in FP32, as the network is."""
+"""Datatypes accepted, as they are in binary tensors. Rows hold them as float32, exact up to 2**24."""
 SERVER_NAME: Final = "ecompile"
 PLATFORM: Final = "ecompile"
+FIRST: Final = "inputs[0]"
 EXTENSIONS: Final = ("binary_tensor_data",)
 
 
@@ -47,26 +49,28 @@ class Options:
     """path=neural: answered by the original network."""
     explain: bool = False
     """explain=true: the answer says why, per segment."""
+    low_priority: bool = False
+    """priority=low: the first to be refused where much waits."""
     group: str = ""
     """group=...: the group whose errors this request counts for (spec.equivalence.fairness)."""
 
 
-@dataclass(frozen=True, slots=True)
-class InferRequest:
-    """A parsed request."""
+class InferRequest(NamedTuple):
+    """A parsed request. A tuple: one is made per request, and a frozen dataclass takes three times as long."""
 
     rows: Rows
     """[rows, features] float32, C-contiguous."""
     options: Options = Options()
     identifier: str | None = None
     binary_output: bool = False
-    """REST: the output is wanted as bytes after the JSON."""
+    """REST: outputs are wanted as bytes after the JSON."""
+    outputs: tuple[str, ...] = ()
+    """The outputs that are wanted, in this order; empty: all."""
     trace: TraceContext | None = None
     """Of its span, where it is traced."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What is told of one request."""
 
     outcome: Outcome
@@ -107,25 +111,28 @@ def parse_options(parameters: object) -> Options:
     group = parameters.get("group", "")
     if not isinstance(group, str) or len(group) > MAX_GROUP:
         raise DataError(Code.REQUEST_INVALID, f"parameters.group must be a string of at most {MAX_GROUP} characters.")
-    return Options(neural_only=path == "neural", explain=explain, group=group)
+    low = parameters.get("priority") == "low"
+    return Options(neural_only=path == "neural", explain=explain, low_priority=low, group=group)
 
 
 NO_OPTIONS: Final = Options()
 MAX_GROUP: Final = 64
 
 
-def check_tensor(name: object, datatype: object, shape: object, expected: PlanTensor) -> int:
-    """The number of rows of an input tensor.
+def check_tensor(name: object, datatype: object, shape: object, expected: PlanTensor, where: str = FIRST) -> int:
+    """The number of rows of an input tensor, the one at `where` in the request.
 
     Raises DataError naming the field at fault.
     """
     if name != expected.name:
-        raise DataError(Code.REQUEST_INVALID, f"inputs[0].name is {show(name)}; the model takes {expected.name!r}.")
+        raise DataError(Code.REQUEST_INVALID, f"{where}.name is {show(name)}; the model takes {expected.name!r}.")
     if not isinstance(datatype, str) or datatype not in DATATYPES:
         raise DataError(
             Code.REQUEST_INVALID,
-            f"inputs[0].datatype is {show(datatype)}; send FP32, FP64 or an integer type.",
+            f"{where}.datatype is {show(datatype)}; send FP32, FP64 or an integer type.",
         )
+    if datatype == "BOOL" and expected.datatype != "BOOL":
+        raise DataError(Code.REQUEST_INVALID, f"{where}.datatype is BOOL; the model takes {expected.datatype}.")
     wanted = [*expected.shape]
     if (
         not isinstance(shape, list)
@@ -136,13 +143,13 @@ def check_tensor(name: object, datatype: object, shape: object, expected: PlanTe
     ):
         raise DataError(
             Code.DATA_SHAPE,
-            f"inputs[0].shape is {show(shape)}; it must be [rows, {', '.join(map(str, wanted))}].",
+            f"{where}.shape is {show(shape)}; it must be [{', '.join(['rows', *map(str, wanted)])}].",
         )
     rows: int = shape[0]
     return rows
 
 
-def rows_from_values(data: object, rows: int, expected: PlanTensor) -> Rows:
+def rows_from_values(data: object, rows: int, expected: PlanTensor, where: str = FIRST) -> Rows:
     """Rows from JSON numbers, flat or nested as the shape says.
 
     Raises DataError.
@@ -150,20 +157,22 @@ def rows_from_values(data: object, rows: int, expected: PlanTensor) -> Rows:
     try:
         values = np.asarray(data)
     except ValueError as error:
-        raise DataError(Code.DATA_SHAPE, "inputs[0].data is ragged; send it flat, or nested as shape says.") from error
-    if values.dtype.kind not in "fiu" or values.ndim == 0:
-        raise DataError(Code.DATA_MALFORMED, "inputs[0].data must be a list of numbers only.")
+        raise DataError(Code.DATA_SHAPE, f"{where}.data is ragged; send it flat, or nested as shape says.") from error
+    if values.dtype.kind not in ("fiub" if expected.datatype == "BOOL" else "fiu") or values.ndim == 0:
+        raise DataError(Code.DATA_MALFORMED, f"{where}.data must be a list of numbers only.")
     shape = (rows, *expected.shape)
     if values.size != rows * expected.size or (values.ndim > 1 and values.shape != shape):
         raise DataError(
             Code.DATA_SHAPE,
-            f"inputs[0].data has {values.size} values in shape {list(values.shape)}; inputs[0].shape {list(shape)} "
+            f"{where}.data has {values.size} values in shape {list(values.shape)}; {where}.shape {list(shape)} "
             f"needs {rows * expected.size}.",
         )
     return _float32(values, rows, expected)
 
 
-def rows_from_bytes(raw: bytes | memoryview, datatype: str, rows: int, expected: PlanTensor) -> Rows:
+def rows_from_bytes(
+    raw: bytes | memoryview, datatype: str, rows: int, expected: PlanTensor, where: str = FIRST
+) -> Rows:
     """Rows from a binary tensor: little-endian elements, row after row.
 
     Raises DataError where there are too many or too few bytes.
@@ -173,7 +182,7 @@ def rows_from_bytes(raw: bytes | memoryview, datatype: str, rows: int, expected:
     if len(raw) != needed:
         raise DataError(
             Code.DATA_SHAPE,
-            f"inputs[0] has {len(raw)} bytes of binary data; {rows} rows of {expected.size} {datatype} need {needed}.",
+            f"{where} has {len(raw)} bytes of binary data; {rows} rows of {expected.size} {datatype} need {needed}.",
         )
     return _float32(np.frombuffer(raw, dtype=dtype), rows, expected)
 
@@ -183,10 +192,17 @@ def _float32(values: NDArray[np.generic], rows: int, expected: PlanTensor) -> Ro
     return np.ascontiguousarray(values.reshape(rows, expected.size), dtype=np.float32)
 
 
-def check_outputs(names: Sequence[object], expected: PlanTensor) -> None:
-    """Raises DataError where anything but the one output is asked for; nothing asked for means all."""
-    if names and list(names) != [expected.name]:
-        raise DataError(Code.REQUEST_INVALID, f"outputs may name one tensor only: {expected.name!r}.")
+def wanted_outputs(names: Sequence[object], plan: Plan) -> tuple[str, ...]:
+    """The outputs that a request names, each once; nothing means all.
+
+    Raises DataError where there is no such output.
+    """
+    known = [each.name for each in plan.network_outputs]
+    if any(name not in known for name in names) or len(set(names)) != len(names):
+        if len(known) == 1:
+            raise DataError(Code.REQUEST_INVALID, f"outputs may name one tensor only: {known[0]!r}.")
+        raise DataError(Code.REQUEST_INVALID, f"outputs may name each of {', '.join(known)} once.")
+    return tuple(str(name) for name in names)
 
 
 def one_input(count: int, plan: Plan) -> None:
@@ -196,6 +212,41 @@ def one_input(count: int, plan: Plan) -> None:
             Code.REQUEST_INVALID,
             f"inputs must be a list with one tensor, named {plan.input.name!r}; see the metadata.",
         )
+
+
+def input_places(names: Sequence[object], plan: Plan) -> list[int]:
+    """Where in a request each input of a network with several is.
+
+    Raises DataError unless each is there exactly once.
+    """
+    known = [each.name for each in plan.network_inputs]
+    unknown = [name for name in names if name not in known]
+    missing = [name for name in known if name not in names]
+    if unknown or missing or len(names) != len(known):
+        what = f"{show(unknown[0])} is none" if unknown else f"{missing[0]!r} is missing" if missing else "one is twice"
+        raise DataError(Code.REQUEST_INVALID, f"inputs must be the tensors {', '.join(known)}, each once: {what}.")
+    return [list(names).index(name) for name in known]
+
+
+def joined(parts: Sequence[Rows], plan: Plan) -> Rows:
+    """Rows of all inputs of a network with several, side by side.
+
+    Raises DataError where they differ in their number of rows.
+    """
+    if len({len(part) for part in parts}) > 1:
+        told = ", ".join(f"{each.name} has {len(part)}" for each, part in zip(plan.network_inputs, parts, strict=True))
+        raise DataError(Code.DATA_SHAPE, f"all inputs need the same number of rows, but {told}.")
+    return np.ascontiguousarray(np.concatenate(parts, axis=1))
+
+
+def taken_apart(y: Rows, wanted: Sequence[str], plan: Plan) -> list[tuple[PlanTensor, Rows]]:
+    """The wanted outputs (empty: all), each with its columns of rows [rows, outputs]."""
+    found: dict[str, tuple[PlanTensor, Rows]] = {}
+    start = 0
+    for each in plan.network_outputs:
+        found[each.name] = (each, y[:, start : start + each.size])
+        start += each.size
+    return [found[name] for name in wanted or found]
 
 
 def unknown_model(name: str, version: str | None, *, model: str, served_version: str) -> ModelError:

@@ -16,16 +16,20 @@ from ecompile_crds.plan import Plan, PlanTensor
 
 from .neural import Rows
 from .protocol import (
+    FIRST,
     NO_OPTIONS,
     PLATFORM,
     Answer,
     InferRequest,
-    check_outputs,
     check_tensor,
+    input_places,
+    joined,
     one_input,
     parse_options,
     rows_from_bytes,
     rows_from_values,
+    taken_apart,
+    wanted_outputs,
 )
 
 HEADER_LENGTH: Final = b"inference-header-content-length"
@@ -55,53 +59,93 @@ def parse_request(body: bytes, plan: Plan, *, json_bytes: int | None = None) -> 
     if not isinstance(document, dict):
         raise DataError(Code.REQUEST_INVALID, "the request body must be a JSON object with the field inputs.")
     inputs: Any = document.get("inputs")
-    one_input(len(inputs) if isinstance(inputs, list) and inputs and isinstance(inputs[0], dict) else 0, plan)
+    legal = isinstance(inputs, list) and all(isinstance(each, dict) for each in inputs)
+    if not plan.inputs or not legal:
+        one_input(len(inputs) if legal else 0, plan)
     parameters = document.get("parameters")
     identifier = document.get("id")
     if identifier is not None and not isinstance(identifier, str):
         raise DataError(Code.REQUEST_INVALID, "id must be a string.")
+    wanted, binary_output = _outputs(document.get("outputs"), parameters, plan)
     return InferRequest(
-        rows=_rows(inputs[0], binary, plan.input),
+        rows=_several(inputs, binary, plan) if plan.inputs else _rows(inputs[0], binary, plan.input),
         options=parse_options(parameters) if parameters is not None else NO_OPTIONS,
         identifier=identifier,
-        binary_output=_binary_output(document.get("outputs"), parameters, plan.output),
+        binary_output=binary_output,
+        outputs=wanted,
     )
 
 
-def _rows(tensor: dict[str, Any], binary: memoryview, expected: PlanTensor) -> Rows:
-    datatype = tensor.get("datatype")
-    rows = check_tensor(tensor.get("name"), datatype, tensor.get("shape"), expected)
+def _several(tensors: list[dict[str, Any]], binary: memoryview, plan: Plan) -> Rows:
+    """Of a network with several inputs; binary tensors follow the JSON in the order of the request."""
+    places = input_places([each.get("name") for each in tensors], plan)
+    chunks, start = [], 0
+    for tensor in tensors:
+        size = _binary_size(tensor)
+        stop = start + size if type(size) is int and size >= 0 else start
+        chunks.append(binary[start:stop])
+        start = stop
+    if start < len(binary):
+        raise DataError(
+            Code.REQUEST_INVALID,
+            f"{len(binary)} bytes follow the JSON, but inputs[].parameters.binary_data_size add up to {start}.",
+        )
+    parts = [
+        _rows(tensors[place], chunks[place], expected, f"inputs[{place}]")
+        for place, expected in zip(places, plan.network_inputs, strict=True)
+    ]
+    return joined(parts, plan)
+
+
+def _binary_size(tensor: dict[str, Any]) -> Any:
     parameters = tensor.get("parameters")
-    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    return parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+
+
+def _rows(tensor: dict[str, Any], binary: memoryview, expected: PlanTensor, where: str = FIRST) -> Rows:
+    datatype = tensor.get("datatype")
+    rows = check_tensor(tensor.get("name"), datatype, tensor.get("shape"), expected, where)
+    size = _binary_size(tensor)
     if size is not None:
         if "data" in tensor:
-            raise DataError(Code.REQUEST_INVALID, "inputs[0] has both data and binary_data_size; send one of them.")
+            raise DataError(Code.REQUEST_INVALID, f"{where} has both data and binary_data_size; send one of them.")
         if size != len(binary):
             raise DataError(
                 Code.REQUEST_INVALID,
-                f"inputs[0].parameters.binary_data_size is {str(size)[:40]}, but {len(binary)} bytes follow the JSON.",
+                f"{where}.parameters.binary_data_size is {str(size)[:40]}, but {len(binary)} bytes follow the JSON.",
             )
-        return rows_from_bytes(binary, str(datatype), rows, expected)
+        return rows_from_bytes(binary, str(datatype), rows, expected, where)
     if len(binary):
         raise DataError(
             Code.REQUEST_INVALID,
-            f"{len(binary)} bytes follow the JSON, but inputs[0].parameters.binary_data_size is not set.",
+            f"{len(binary)} bytes follow the JSON, but {where}.parameters.binary_data_size is not set.",
         )
     if "data" not in tensor:
-        raise DataError(Code.REQUEST_INVALID, "inputs[0].data is missing; send JSON numbers or a binary tensor.")
-    return rows_from_values(tensor["data"], rows, expected)
+        raise DataError(Code.REQUEST_INVALID, f"{where}.data is missing; send JSON numbers or a binary tensor.")
+    return rows_from_values(tensor["data"], rows, expected, where)
 
 
-def _binary_output(outputs: object, parameters: object, expected: PlanTensor) -> bool:
+def _outputs(outputs: object, parameters: object, plan: Plan) -> tuple[tuple[str, ...], bool]:
+    """Which outputs are wanted, and whether as bytes."""
     default = _flag(parameters, "binary_data_output")
     if outputs is None or outputs == []:
-        return default
+        return (), default
     listed = [each if isinstance(each, dict) else {} for each in outputs] if isinstance(outputs, list) else [{}]
-    check_outputs([each.get("name") for each in listed], expected)
-    wanted = listed[0].get("parameters")
-    if isinstance(wanted, dict) and wanted.get("classification"):
-        raise DataError(Code.REQUEST_INVALID, "outputs[0].parameters.classification is not supported; leave it out.")
-    return _flag(wanted, "binary_data") if isinstance(wanted, dict) and "binary_data" in wanted else default
+    wanted = wanted_outputs([each.get("name") for each in listed], plan)
+    flags = {_binary_flag(each.get("parameters"), position, default) for position, each in enumerate(listed)}
+    if len(flags) > 1:
+        raise DataError(Code.REQUEST_INVALID, "outputs: ask for all of them as binary_data, or for none.")
+    return wanted, flags.pop()
+
+
+def _binary_flag(parameters: object, position: int, default: bool) -> bool:
+    if not isinstance(parameters, dict):
+        return default
+    if parameters.get("classification"):
+        raise DataError(
+            Code.REQUEST_INVALID, f"outputs[{position}].parameters.classification is not supported; leave it out."
+        )
+    return _flag(parameters, "binary_data") if "binary_data" in parameters else default
 
 
 def _flag(parameters: object, name: str) -> bool:
@@ -112,26 +156,31 @@ def _flag(parameters: object, name: str) -> bool:
 
 
 def render_answer(
-    request: InferRequest, answer: Answer, *, model: str, version: str, output: PlanTensor
+    request: InferRequest, answer: Answer, *, model: str, version: str, plan: Plan
 ) -> tuple[Headers, bytes]:
     """Headers and body of the response."""
-    y = answer.y
-    tensor: dict[str, Any] = {"name": output.name, "shape": [y.shape[0], *output.shape], "datatype": "FP32"}
+    count = answer.y.shape[0]
+    parts = taken_apart(answer.y, request.outputs, plan)
+    tensors: list[dict[str, Any]] = [
+        {"name": each.name, "shape": [count, *each.shape], "datatype": "FP32"} for each, _ in parts
+    ]
     document: dict[str, Any] = {
         "model_name": model,
         "model_version": version,
         "parameters": answer.parameters(),
-        "outputs": [tensor],
+        "outputs": tensors,
     }
     if request.identifier is not None:
         document["id"] = request.identifier
     if not request.binary_output:
-        tensor["data"] = np.ascontiguousarray(y).reshape(-1)
+        for tensor, (_, y) in zip(tensors, parts, strict=True):
+            tensor["data"] = np.ascontiguousarray(y).reshape(-1)
         return [(b"content-type", JSON)], orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-    raw = y.tobytes()
-    tensor["parameters"] = {"binary_data_size": len(raw)}
+    raw = [y.tobytes() for _, y in parts]
+    for tensor, content in zip(tensors, raw, strict=True):
+        tensor["parameters"] = {"binary_data_size": len(content)}
     head = orjson.dumps(document)
-    return [(b"content-type", BINARY), (HEADER_LENGTH, b"%d" % len(head))], head + raw
+    return [(b"content-type", BINARY), (HEADER_LENGTH, b"%d" % len(head))], b"".join([head, *raw])
 
 
 def render_error(error: EcompileError) -> tuple[Headers, bytes]:
@@ -143,17 +192,17 @@ def render_error(error: EcompileError) -> tuple[Headers, bytes]:
 
 
 def render_metadata(plan: Plan, *, model: str, version: str) -> bytes:
-    """Model metadata: one input and one output, the batch dimension as -1."""
+    """Model metadata, the batch dimension as -1."""
 
     def tensor(each: PlanTensor) -> dict[str, Any]:
-        return {"name": each.name, "datatype": "FP32", "shape": [-1, *each.shape]}
+        return {"name": each.name, "datatype": each.datatype, "shape": [-1, *each.shape]}
 
     return orjson.dumps(
         {
             "name": model,
             "versions": [version],
             "platform": PLATFORM,
-            "inputs": [tensor(plan.input)],
-            "outputs": [tensor(plan.output)],
+            "inputs": [tensor(each) for each in plan.network_inputs],
+            "outputs": [tensor(each) for each in plan.network_outputs],
         }
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -15,8 +14,9 @@ from prometheus_client import CollectorRegistry
 from .bridge import Bridge
 from .metrics import CONTENT_TYPE, Account, ServingCollector, render_metrics
 from .protocol import EXTENSIONS, MAX_BODY_BYTES, SERVER_NAME, too_large, unknown_model
-from .rest import HEADER_LENGTH, JSON, Headers, parse_request, render_answer, render_error, render_metadata
-from .service import Service
+from .rest import HEADER_LENGTH, JSON, Headers, render_error, render_metadata
+from .service import Service, not_ready
+from .usual import RestCodec
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -39,6 +39,7 @@ class App:
         self._body_seconds = body_seconds
         self._registry = CollectorRegistry()
         self._metadata = b""
+        self._codec: RestCodec | None = None
         root = f"/v2/models/{service.model}"
         self.infer_paths = frozenset({f"{root}/infer", f"{root}/versions/{service.version}/infer"})
         self._feedback_path = f"{root}/feedback"
@@ -47,7 +48,9 @@ class App:
         """Start answering."""
         service = self._service
         self._registry.register(ServingCollector(bridge, self._account))
-        self._metadata = render_metadata(bridge.network.plan, model=service.model, version=service.version)
+        plan = bridge.network.plan
+        self._metadata = render_metadata(plan, model=service.model, version=service.version)
+        self._codec = RestCodec(plan, model=service.model, version=service.version)
         service.start(bridge)
 
     @property
@@ -55,40 +58,61 @@ class App:
         """Whether clients are to connect elsewhere."""
         return self._service.draining
 
+    def _loaded(self) -> RestCodec:
+        """Raises ResourceError (NOT_READY) while the model is loading."""
+        if self._codec is None:
+            raise not_ready()
+        return self._codec
+
     def answer_now(self, headers: Headers, body: bytes) -> Response | None:
         """The response to an inference request whose body has arrived whole; None where its work is too long for the
         event loop."""
+        try:
+            _, json_bytes = sizes(headers)
+        except DataError as error:
+            return _failed(self._service.failed(error))
+        return self.answer_body(body, json_bytes, traceparent=_traceparent(headers))
+
+    def answer_body(self, body: bytes, json_bytes: int | None, *, traceparent: str = "") -> Response | None:
+        """`answer_now` where the headers are known to be good, and to give the JSON's length as `json_bytes`."""
         tracer = self._service.tracer
-        begun = tracer.begin(_traceparent(headers)) if tracer is not None else None
+        begun = tracer.begin(traceparent) if tracer is not None else None
         if tracer is None or begun is None:
-            return self._now(headers, body, None)
+            return self._answer_body(body, json_bytes, None)
         span = tracer.start("infer", begun, kind=KIND_SERVER)
-        response = self._now(headers, body, span.context)
+        response = self._answer_body(body, json_bytes, span.context)
         if response is not None:  # else the long way makes its own
             span.attributes["http.response.status_code"] = response[0]
             response[1].append((b"traceparent", span.context.header().encode()))
             tracer.end(span)
         return response
 
-    def _now(self, headers: Headers, body: bytes, trace: TraceContext | None) -> Response | None:
+    def _answer_body(self, body: bytes, json_bytes: int | None, trace: TraceContext | None) -> Response | None:
         service = self._service
         try:
-            _, json_bytes = _sizes(headers)
-            plan = service.bridge.network.plan
-            request = parse_request(body, plan, json_bytes=json_bytes)
+            codec = self._loaded()
+            request = codec.parse(body, json_bytes=json_bytes)
             if not service.short(request):
                 return None
             if trace is not None:
-                request = replace(request, trace=trace)
-            headers, answer = service.infer_now(
-                request,
-                lambda answer: render_answer(
-                    request, answer, model=service.model, version=service.version, output=plan.output
-                ),
-            )
+                request = request._replace(trace=trace)
+            headers, answer = service.infer_now(request, codec.render)
         except Exception as error:  # the border of a request: every error becomes an answer
             return _failed(service.failed(error))
         return 200, headers, answer
+
+    def answered(self) -> None:
+        """The response of `answer_now` or `answer_body` is on its way: work that no client waits for."""
+        self._service.take_comparisons()
+
+    def not_http(self) -> Response:
+        """The response to bytes that are no request."""
+        return _failed(self._service.failed(DataError(Code.REQUEST_INVALID, "this is no HTTP request.")))
+
+    def too_much_overhead(self) -> Response:
+        """The response to headers without end."""
+        error = DataError(Code.REQUEST_TOO_LARGE, "the headers, or what frames the body's chunks, are too long.")
+        return 431, [*JSON_HEADERS], render_error(self._service.failed(error))[1]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -119,20 +143,15 @@ class App:
 
     async def _answer(self, scope: Scope, receive: Receive, trace: TraceContext | None) -> Response:
         service = self._service
-        size_bytes, json_bytes = _sizes(scope["headers"])
+        size_bytes, json_bytes = sizes(scope["headers"])
         service.admission.enter(size_bytes)
         try:
             body = await self._read_body(receive)
-            plan = service.bridge.network.plan
-            request = await service.parse(len(body), lambda: parse_request(body, plan, json_bytes=json_bytes))
+            codec = self._loaded()
+            request = await service.parse(len(body), lambda: codec.parse(body, json_bytes=json_bytes))
             if trace is not None:
-                request = replace(request, trace=trace)
-            headers, answer = await service.infer(
-                request,
-                lambda answer: render_answer(
-                    request, answer, model=service.model, version=service.version, output=plan.output
-                ),
-            )
+                request = request._replace(trace=trace)
+            headers, answer = await service.infer(request, codec.render)
         finally:
             service.admission.leave(size_bytes)
         return 200, headers, answer
@@ -143,8 +162,12 @@ class App:
             raise DataError(
                 Code.REQUEST_INVALID, "this model takes no feedback; set spec.serving.feedback.remember above 0."
             )
-        _sizes(scope["headers"])
-        matched, unmatched = feedback.take(await self._read_body(receive))
+        size_bytes, _ = sizes(scope["headers"])
+        self._service.admission.enter(size_bytes)
+        try:
+            matched, unmatched = feedback.take(await self._read_body(receive))
+        finally:
+            self._service.admission.leave(size_bytes)
         return _told(200, {"matched": matched, "unmatched": unmatched})
 
     async def _read_body(self, receive: Receive) -> bytes:
@@ -214,7 +237,7 @@ def _traceparent(headers: Headers) -> str:
     return next((value.decode("latin1") for name, value in headers if name == b"traceparent"), "")
 
 
-def _sizes(headers: Headers) -> tuple[int, int | None]:
+def sizes(headers: Headers) -> tuple[int, int | None]:
     """Most bytes that the body may have, and the length of its JSON where binary tensors follow.
 
     Raises DataError where the headers promise what is not accepted.

@@ -19,7 +19,7 @@ from ecompile_crds.tracing import Tracer
 
 from .admission import Admission, Limits
 from .batching import Batcher
-from .bridge import Bridge, Outcome, Served
+from .bridge import Bridge, Outcome, Served, describe
 from .explanation import explain
 from .feedback import Feedback
 from .neural import Rows
@@ -33,13 +33,20 @@ INLINE_SECONDS: Final = 1e-3
 """Estimated work above which a request goes to a thread; a hop there costs about 0.1 ms."""
 INLINE_BODY_BYTES: Final = 256 << 10
 """Requests above this are parsed in a thread: orjson and numpy take about 1 ms for it."""
+LOW_PRIORITY_SHARE: Final = 0.25
+"""Of the queue that requests of low priority may fill; the rest is kept for the others."""
+COMPARISONS_PER_REQUEST: Final = 1
+"""Results of comparisons that a request takes at most, so that many of them do not make one request slow."""
 NOT_READY_RETRY_SECONDS: Final = 1.0
+
+
+_REFUSED: Final = frozenset({Served.OUTSIDE_GUARD, Served.NOT_ADMITTED, Served.FAULT})
 
 
 @dataclass(frozen=True, slots=True)
 class _Job(Generic[RenderedT]):
     request: InferRequest
-    render: Callable[[Answer], RenderedT]
+    render: Callable[[InferRequest, Answer], RenderedT]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +103,7 @@ class Service:
     def bridge(self) -> Bridge:
         """Raises ResourceError (NOT_READY) while the model is loading."""
         if self._bridge is None:
-            raise ResourceError(
-                Code.NOT_READY,
-                "the model is still loading; try again.",
-                retry_after_seconds=NOT_READY_RETRY_SECONDS,
-            )
+            raise not_ready()
         return self._bridge
 
     async def parse(self, size_bytes: int, parse: Callable[[], InferRequest]) -> InferRequest:
@@ -110,40 +113,48 @@ class Service:
         """
         return parse() if size_bytes <= INLINE_BODY_BYTES else await asyncio.to_thread(parse)
 
-    async def infer(self, request: InferRequest, render: Callable[[Answer], RenderedT]) -> RenderedT:
+    async def infer(self, request: InferRequest, render: Callable[[InferRequest, Answer], RenderedT]) -> RenderedT:
         """What `render` makes of the answer; it runs where the answer is computed.
 
         Raises ResourceError where too much waits already.
         """
         if self.short(request):
+            self.take_comparisons()
             return self.infer_now(request, render)
         if self.feedback is not None:
-            render = self.feedback.remembering(request.identifier, render)
+            render = self.feedback.remembering(render)
         bridge, start = self.bridge, perf_counter()
         queued = await self._batcher.submit(
             cast("_Job[object]", _Job(request, render)),
             rows=len(request.rows),
             seconds=bridge.network.row_seconds * len(request.rows),
             kind=(request.options.neural_only, request.options.group),
+            share=LOW_PRIORITY_SHARE if request.options.low_priority else 1.0,
         )
         done = cast("_Done[RenderedT]", queued)
         bridge.totals.served(done.path, perf_counter() - start)
         return done.rendered
 
+    def take_comparisons(self) -> None:
+        """Count a little of what comparisons have found: before the next request is routed, best while nobody waits."""
+        if self._bridge is not None:
+            self._bridge.take_comparisons(COMPARISONS_PER_REQUEST)
+
     def short(self, request: InferRequest) -> bool:
         """Whether the work takes less time than handing it to a thread would be worth."""
         return self.bridge.network.row_seconds * len(request.rows) <= INLINE_SECONDS
 
-    def infer_now(self, request: InferRequest, render: Callable[[Answer], RenderedT]) -> RenderedT:
+    def infer_now(self, request: InferRequest, render: Callable[[InferRequest, Answer], RenderedT]) -> RenderedT:
         """`infer` of short work, at once."""
         if self.feedback is not None:
-            render = self.feedback.remembering(request.identifier, render)
-        bridge, start = self.bridge, perf_counter()
-        bridge.take_comparisons()
-        outcome = _infer(bridge, request)
-        rendered = render(_answer(bridge, request, outcome, outcome.y))
+            render = self.feedback.remembering(render)
+        start = perf_counter()
+        bridge, options = self._bridge or self.bridge, request.options
+        outcome = bridge.infer(request.rows, neural_only=options.neural_only, group=options.group, trace=request.trace)
+        told = explain(outcome, request.rows, bridge.network.plan) if options.explain else ""
+        rendered = render(request, Answer(outcome, outcome.y, told))
         bridge.settle(outcome)
-        bridge.totals.served(outcome.path, perf_counter() - start)
+        bridge.totals.served(describe(outcome.served)[0], perf_counter() - start)
         return rendered
 
     def failed(self, error: Exception) -> EcompileError:
@@ -179,16 +190,19 @@ class Service:
         return results
 
 
-def _infer(bridge: Bridge, request: InferRequest) -> Outcome:
-    options = request.options
-    return bridge.infer(request.rows, neural_only=options.neural_only, group=options.group, trace=request.trace)
+def not_ready() -> ResourceError:
+    """The error while the model is loading."""
+    return ResourceError(
+        Code.NOT_READY, "the model is still loading; try again.", retry_after_seconds=NOT_READY_RETRY_SECONDS
+    )
 
 
 def _alone(bridge: Bridge, job: _Job[RenderedT]) -> _Done[RenderedT]:
     request = job.request
-    outcome = _infer(bridge, request)
+    options = request.options
+    outcome = bridge.infer(request.rows, neural_only=options.neural_only, group=options.group, trace=request.trace)
     answer = _answer(bridge, request, outcome, outcome.y)
-    return _Done(job.render(answer), outcome.path, ((outcome, 1),))
+    return _Done(job.render(request, answer), outcome.path, ((outcome, 1),))
 
 
 def _together(bridge: Bridge, jobs: Sequence[_Job[RenderedT]]) -> list[_Done[RenderedT]] | None:
@@ -197,7 +211,7 @@ def _together(bridge: Bridge, jobs: Sequence[_Job[RenderedT]]) -> list[_Done[Ren
     rows = np.concatenate([job.request.rows for job in jobs])
     options = jobs[0].request.options
     outcome = bridge.infer(rows, neural_only=options.neural_only, group=options.group)
-    if Served.OUTSIDE_GUARD in outcome.served or Served.FAULT in outcome.served:
+    if not _REFUSED.isdisjoint(outcome.served):
         return None
     results: list[_Done[RenderedT]] = []
     start = 0
@@ -205,7 +219,7 @@ def _together(bridge: Bridge, jobs: Sequence[_Job[RenderedT]]) -> list[_Done[Ren
         end = start + len(job.request.rows)
         answer = _answer(bridge, job.request, outcome, outcome.y[start:end])
         settle = ((outcome, len(jobs)),) if start == 0 else ()
-        results.append(_Done(job.render(answer), outcome.path, settle))
+        results.append(_Done(job.render(job.request, answer), outcome.path, settle))
         start = end
     return results
 

@@ -294,6 +294,20 @@ def test_alert_beats_suspend_and_advance() -> None:
         assert table is not None and all(s.mode is RouteMode.NEURAL for s in table.segments)
 
 
+def test_what_alertmanager_says_beats_suspend_and_advance() -> None:
+    """And needs no pod that reports: it is the path for when they cannot."""
+    for world in walk().worlds.values():
+        if stage_of(world) not in SERVING_STAGES:
+            continue
+        twin = clone(world)
+        twin.report()
+        twin.alertmanager()
+        twin.step(seconds=0.01)
+        assert stage_of(twin) in (Stage.ROLLING_BACK, Stage.ROLLED_BACK, Stage.HELD)
+        table = twin.table()
+        assert table is not None and all(s.mode is RouteMode.NEURAL for s in table.segments)
+
+
 def test_abort_beats_suspend_beats_advance() -> None:
     graph = walk()
     for k, out in graph.edges.items():

@@ -91,6 +91,12 @@ def _silence(world: World) -> None:
     world.step(seconds=0.5)
 
 
+def _alertmanager(world: World) -> None:
+    world.alertmanager()
+    world.step(seconds=0.5)
+    world.remote_alerts = ()
+
+
 MOVES: dict[str, Move] = {
     "time passes": lambda world: (world.step(seconds=5000), None)[1],
     "next decision": lambda world: (world.step(seconds=0.1), None)[1],
@@ -105,6 +111,7 @@ MOVES: dict[str, Move] = {
     "no traffic": _traffic(comparisons=0),
     "bad answers": _traffic(delta=1.0),
     "alert": _traffic(alert=AlertKind.BREAKER),
+    "alertmanager": _alertmanager,
     "suspend": _suspend(True),
     "resume": _suspend(False),
     **{verb: _command(verb) for verb in ("promote", "abort", "rollback", "approve", "retry")},

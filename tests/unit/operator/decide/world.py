@@ -40,6 +40,7 @@ from ecompile_operator.decide.observed import (
     ObservedPod,
     PodAlert,
     PodReport,
+    RemoteAlert,
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -79,6 +80,7 @@ class World:
     pods: tuple[ObservedPod, ...] = ()
     reports: dict[str, PodReport] = field(default_factory=dict)
     evidence: tuple[MergedEvidence, ...] = ()
+    remote_alerts: tuple[RemoteAlert, ...] = ()
     audit: list[AuditRecord] = field(default_factory=list)
     events: list[ModelEvent] = field(default_factory=list)
     segments: int = 1
@@ -104,6 +106,7 @@ class World:
             pods=self.pods,
             reports=tuple(self.reports.values()),
             evidence=self.evidence,
+            remote_alerts=self.remote_alerts,
             worker_image=self.worker_image,
             audit=AuditHead(sequence=newest.sequence, hash=newest.hash, generation=newest.generation)
             if newest is not None
@@ -145,8 +148,11 @@ class World:
             )
         if decision.serving is not None:
             life = decision.serving.life
+            replicas = max(self.spec.serving.replicas, decision.serving.least_replicas)
             if self.deployment is None or self.deployment.life != life:
-                self.deployment = ObservedDeployment(name="digits", life=life, replicas=self.spec.serving.replicas)
+                self.deployment = ObservedDeployment(name="digits", life=life, replicas=replicas)
+            elif self.deployment.replicas != replicas:
+                self.deployment = replace(self.deployment, replicas=replicas)
 
     def settle(self, *, limit: int = 50) -> None:
         """Decide until nothing changes."""
@@ -211,7 +217,7 @@ class World:
     def pods_ready(self) -> None:
         """The Deployment finishes its rolling update."""
         assert self.deployment is not None
-        replicas = self.spec.serving.replicas
+        replicas = self.deployment.replicas
         life = self.deployment.life
         self.deployment = replace(self.deployment, replicas=replicas, ready=replicas, updated=replicas)
         self.pods = tuple(ObservedPod(name=f"{life}-{i}", life=life, ready=True) for i in range(replicas))
@@ -231,6 +237,7 @@ class World:
         alert: AlertKind | None = None,
         compiled_p50: float = 1e-5,
         groups: tuple[GroupCounters, ...] = (),
+        requests_per_second: float = 0.0,
     ) -> None:
         """Every pod reports: acknowledged, with the given traffic since."""
         acknowledged = self.status.routing.generation if generation is None else generation
@@ -271,7 +278,14 @@ class World:
                 generation=acknowledged,
                 counters=counters,
                 alerts=alerts,
+                requests_per_second=requests_per_second,
             )
+
+    def alertmanager(self, kind: AlertKind = AlertKind.DRIFT, *, since: int | None = None) -> None:
+        """Alertmanager says that an alert fires; `since`: the generation at which it said so first."""
+        now = self.status.routing.generation
+        alert = PodAlert(kind=kind, segment=0, value=0.5, limit=2e-3, detail="EcompileDrift: fires", generation=now)
+        self.remote_alerts = (RemoteAlert(alert=alert, first_generation=now if since is None else since),)
 
     def silence(self) -> None:
         """No pod has been heard of."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ecompile_crds.errors import Code
-from ecompile_crds.jobs import DistillReport, Failure, JobResult
+from ecompile_crds.jobs import DistillReport, Failure, JobCost, JobResult
 from ecompile_operator.decide.observed import JobPhase
 from ecompile_operator.observe.jobs import lacks_results, observe_job
 
@@ -38,6 +38,18 @@ def test_a_message_that_is_no_result_is_ignored(message: str) -> None:
     assert found is not None
     assert (found.phase, found.reason, found.message) == (JobPhase.FAILED, "BackoffLimitExceeded", "too often")
     assert found.results == {}
+
+
+def test_what_every_pod_used_is_read_failed_ones_included() -> None:
+    costs = [JobCost(cpu_seconds=1.5), JobCost(cpu_seconds=2.5, gpu_seconds=1.0)]
+    pods = [
+        pod("a", result=BAD.model_copy(update={"cost": costs[0]}), created="2026-01-01T00:00:01Z"),
+        pod("b", result=GOOD.model_copy(update={"cost": costs[1]}), created="2026-01-01T00:00:05Z"),
+        pod("c", result='{"cost": {"cpuSeconds": -1}}'),
+        pod("d", result='{"cost": {"cpuSeconds": "NaN"}}'),
+    ]
+    found = observe_job(job(status=ended("Complete")), pods)
+    assert found is not None and found.costs == tuple(costs)
 
 
 def test_a_job_killed_for_memory_says_so() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
@@ -35,7 +36,7 @@ def deployment() -> Manifest:
 
 
 def test_the_service_selects_the_pods_of_the_deployment() -> None:
-    service = build_service(DESIRED, OWNER)
+    service = build_service(DESIRED, OWNER, SPEC)
     labels = deployment()["spec"]["template"]["metadata"]["labels"]
     assert service["metadata"]["name"] == "front"
     assert service["spec"]["selector"].items() <= labels.items()
@@ -49,7 +50,7 @@ def test_rest_and_grpc_have_a_port_each() -> None:
         "http": told["ECO_PORT"],
         "grpc": told["ECO_GRPC_PORT"],
     }
-    assert [(p["name"], p["targetPort"]) for p in build_service(DESIRED, OWNER)["spec"]["ports"]] == [
+    assert [(p["name"], p["targetPort"]) for p in build_service(DESIRED, OWNER, SPEC)["spec"]["ports"]] == [
         ("http", "http"),
         ("grpc", "grpc"),
     ]
@@ -120,6 +121,17 @@ def serving(**changes: object) -> HybridModelSpec:
     return HybridModelSpec.model_validate({**SPEC.model_dump(by_alias=True), "serving": changes})
 
 
+def test_the_service_offers_the_protocols_that_the_spec_names() -> None:
+    def ports(*protocols: str) -> list[str]:
+        service = build_service(DESIRED, OWNER, serving(protocols=list(protocols)))
+        return [port["name"] for port in service["spec"]["ports"]]
+
+    assert ports("rest") == ["http"]
+    assert ports("grpc") == ["grpc"]
+    assert ports("grpc", "rest") == ports("rest", "grpc") == ["http", "grpc"]
+    assert len(deployment()["spec"]["template"]["spec"]["containers"][0]["ports"]) == 2
+
+
 def test_several_pods_are_drained_one_at_a_time_and_a_single_one_freely() -> None:
     budget = build_disruption_budget(OWNER, serving(replicas=2))
     assert budget is not None and budget["spec"]["maxUnavailable"] == 1
@@ -130,13 +142,22 @@ def test_several_pods_are_drained_one_at_a_time_and_a_single_one_freely() -> Non
 
 def test_an_autoscaler_owns_the_number_of_pods() -> None:
     scaled = serving(autoscaling={"minReplicas": 2, "maxReplicas": 5}, resources={"requests": {"cpu": "1"}})
-    autoscaler = build_autoscaler(OWNER, scaled)
+    autoscaler = build_autoscaler(DESIRED, OWNER, scaled)
     assert autoscaler is not None
     assert (autoscaler["spec"]["minReplicas"], autoscaler["spec"]["maxReplicas"]) == (2, 5)
     assert autoscaler["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"] == 70
     assert "replicas" not in build_deployment(DESIRED, OWNER, scaled, Settings())["spec"]
     assert build_disruption_budget(OWNER, scaled) is not None
-    assert build_autoscaler(OWNER, SPEC) is None
+    assert build_autoscaler(DESIRED, OWNER, SPEC) is None
+
+
+def test_what_the_neural_path_needs_is_a_floor() -> None:
+    more = replace(DESIRED, least_replicas=4)
+    assert build_deployment(more, OWNER, serving(replicas=2), Settings())["spec"]["replicas"] == 4
+    assert build_deployment(more, OWNER, serving(replicas=6), Settings())["spec"]["replicas"] == 6
+    scaled = serving(autoscaling={"minReplicas": 2, "maxReplicas": 5}, resources={"requests": {"cpu": "1"}})
+    autoscaler = build_autoscaler(more, OWNER, scaled)
+    assert autoscaler is not None and autoscaler["spec"]["minReplicas"] == 4
 
 
 def test_pods_are_spread_and_restricted() -> None:

@@ -21,12 +21,12 @@ from ecompile_workers.codegen.lowering.base import Unsupported
 from ecompile_workers.ir import interpreter
 from ecompile_workers.ir.graph import DType, Graph, Node, Op, Tensor
 from ecompile_workers.ir.torch_importer import import_module
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
-from ..ir.torch_cases import CASES, Function
+from ..ir.torch_cases import CASES, Function, few
 from ..networks import make_graph
 from .test_operators import LARGE
 
@@ -74,14 +74,7 @@ def example(draw: Any, name: str) -> tuple[Graph, int]:
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
-@settings(
-    max_examples=2,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
+@few(2)
 @given(data=st.data())
 def test_python_equals_the_interpreter(name: str, tmp_path: Path, data: Any) -> None:
     graph, words = example(data.draw, name)

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from ..certify.attack import gradient
 from ..certify.cases import as_float32, box_rows, small_case
 from ..networks import KEY, make_graph, wide_box
+from .times import told_times
 
 LEVELS = cpu_levels()
 ATTACKS = 20_000
@@ -183,18 +184,22 @@ def test_it_declines_with_the_reason(graph: Graph, rows: int, reason: str) -> No
 
 
 @pytest.mark.parametrize(("gain", "strategy"), [(2.0, "regions"), (1.0, "exact")])
-def test_regions_serve_where_the_measurement_says_so(
-    acas: Graph, monkeypatch: pytest.MonkeyPatch, gain: float, strategy: str
-) -> None:
-    monkeypatch.setattr(orchestrator, "traffic_gain", lambda module, other, rows: gain)
+def test_regions_serve_where_the_measurement_says_so(acas: Graph, gain: float, strategy: str) -> None:
     policy = Distill(strategies=[Strategy.EXACT, Strategy.REGIONS], targets=[Target(LEVELS[0])])
     found = orchestrator.distill(
-        acas, export(acas).SerializeToString(), traffic(acas, 1000, 0).reshape(1000, -1), policy
+        acas,
+        export(acas).SerializeToString(),
+        traffic(acas, 1000, 0).reshape(1000, -1),
+        policy,
+        measure=told_times(1e-6, 1e-6 / gain),
     )
     assert isinstance(found, orchestrator.Distilled), found
     assert found.strategy == strategy
-    assert (found.regions is not None) == (strategy == "regions")
-    assert [reason.split(":")[0] for reason in found.declined] == ([] if strategy == "regions" else ["regions"])
+    assert (found.replacement.regions is not None) == (strategy == "regions")
+    assert [each.microseconds for each in found.candidates] == [1.0, 1.0 / gain]
+    assert found.evidence.kind is EvidenceKind.SAMPLED
+    if strategy == "regions":
+        assert found.evidence.proven_coverage is not None and found.evidence.proven_coverage > 0.9
 
 
 def make_bundle(certificate: bytes | None) -> bytes:

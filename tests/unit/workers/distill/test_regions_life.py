@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ from ecompile_crds.routing import SegmentRoute
 from ecompile_workers.certify.certificate import FILE
 from ecompile_workers.codegen.bundle import read_bundle
 from ecompile_workers.distill import orchestrator
+from ecompile_workers.jobs import distill as distill_job
 from ecompile_workers.jobs.__main__ import run
 from ecompile_workers.serving.modules import ModuleStore
 
 from ..networks import KEY, make_context
 from .test_regions import LEVELS
+from .times import told_times
 
 ROWS = 1200
 
@@ -37,7 +40,8 @@ def root(shared_models: Path, tmp_path: Path) -> Path:
 
 
 def test_regions_are_distilled_validated_and_loaded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orchestrator, "traffic_gain", lambda module, other, rows: 2.0)
+    measured = partial(orchestrator.distill, measure=told_times(2e-6, 1e-6))
+    monkeypatch.setattr(distill_job, "distill", measured)
     profile = run(make_context(root), index=0).profile
     assert profile is not None
     told = {"planUri": profile.plan_uri, "distill": {"strategies": ["exact", "regions"], "targets": [LEVELS[0]]}}

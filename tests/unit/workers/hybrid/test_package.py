@@ -75,7 +75,7 @@ def test_session_equals_onnx_runtime_inside_and_outside_of_the_guard(package: Pa
 
 
 def test_rows_of_another_shape_are_refused(package: Package) -> None:
-    with pytest.raises(DataError, match=r"rows have shape \(7,\), but the network takes \(24,\)"):
+    with pytest.raises(DataError, match=r"rows have shape \(7,\), but the network takes x \(24,\) per row"):
         HybridSession(package).run(np.zeros((2, 7), np.float32))
 
 

@@ -314,6 +314,53 @@ CASES: dict[str, Callable[[Draw], Model]] = {
         .node("Less", "x", "c", output="t")
         .node("Where", "t", "c", "x")
     ),
+    "Elu": unary("Elu", alpha=0.7),
+    "Selu": unary("Selu"),
+    "Celu": unary("Celu", low=12, alpha=0.6),
+    "Softsign": unary("Softsign"),
+    "Mish": unary("Mish", low=18),
+    "InstanceNormalization": lambda draw: (
+        Model(shape=[3, size(draw, 2), 4], opset=opset(draw))
+        .constant("g", normal(3))
+        .constant("b", normal(3, seed=1))
+        .node("InstanceNormalization", "x", "g", "b")
+    ),
+    "GroupNormalization": lambda draw: (
+        Model(shape=[6, size(draw, 2), 4], opset=21, output=4)
+        .constant("g", normal(6))
+        .constant("b", normal(6, seed=1))
+        .node("GroupNormalization", "x", "g", "b", num_groups=size(draw, 2, 3))
+    ),
+    "ConvTranspose": lambda draw: (
+        Model(shape=[4, 5, 4], opset=opset(draw, 11))
+        .constant("w", normal(4, 3, 2, 3))
+        .constant("b", normal(6))
+        .node("ConvTranspose", "x", "w", "b", group=2, strides=[2, 3], pads=[0, 1, 1, 0], output_padding=[1, 0])
+    ),
+    "Resize": lambda draw: (
+        Model(shape=[2, 3, 4], opset=opset(draw, 13))
+        .constant("scales", [1, 1, size(draw, 2, 4), size(draw, 1, 3)])
+        .node("Resize", "x", "", "scales", mode="nearest")
+    ),
+    "ResizeToSizes": lambda draw: (
+        Model(shape=[2, 3, 4], opset=opset(draw, 13), output=4)
+        .integers("from", [0])
+        .integers("to", [1])
+        .integers("rest", [2, 6, 4])
+        .node("Shape", "x", output="all")
+        .node("Slice", "all", "from", "to", output="rows")
+        .node("Concat", "rows", "rest", output="sizes", axis=0)
+        .node(
+            "Resize",
+            "x",
+            "",
+            "",
+            "sizes",
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
+    ),
     "Gemm": gemm,
     "MatMul": matmul,
     "MatMulLeft": matmul_left,

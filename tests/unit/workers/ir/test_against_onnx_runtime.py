@@ -8,22 +8,16 @@ import onnx
 import pytest
 from ecompile_workers.ir import onnx_importer
 from ecompile_workers.ir.interpreter import run
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from .checks import assert_close, assert_round_trips, onnx_runtime, rows_for
 from .onnx_cases import CASES
+from .torch_cases import few
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
-@settings(
-    max_examples=5,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
+@few(5)
 @given(data=st.data())
 def test_operator_equals_onnx_runtime(name: str, data: Any) -> None:
     model = CASES[name](data.draw).build()

@@ -8,22 +8,15 @@ import pytest
 import torch
 from ecompile_workers.ir.interpreter import run
 from ecompile_workers.ir.torch_importer import import_module
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from .checks import assert_close, assert_round_trips, rows_for
-from .torch_cases import CASES
+from .torch_cases import CASES, few
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
-@settings(
-    max_examples=3,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
+@few(3)
 @given(data=st.data())
 def test_operator_equals_pytorch_and_onnx_runtime(name: str, data: Any) -> None:
     torch.manual_seed(0)

@@ -41,9 +41,10 @@ def with_input(dims: list[Any], dtype: int = TensorProto.FLOAT) -> onnx.ModelPro
     return model
 
 
-def two_inputs() -> onnx.ModelProto:
+def two_inputs(x: list[Any], z: list[Any]) -> onnx.ModelProto:
     model = Model(shape=[3], opset=17, output=2).node("Add", "x", "z").build()
-    model.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ["batch", 3]))
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.FLOAT, x))
+    model.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, z))
     return model
 
 
@@ -114,7 +115,11 @@ REFUSED: dict[str, tuple[Callable[[], onnx.ModelProto], Code, str]] = {
         Code.MODEL_UNSUPPORTED,
         "input x has a dynamic dimension besides the batch; fix",
     ),
-    "two inputs": (two_inputs, Code.MODEL_UNSUPPORTED, "2 inputs and 1 outputs; exactly one"),
+    "an input without the batch": (
+        lambda: two_inputs(["batch", 3], [1, 3]),
+        Code.MODEL_UNSUPPORTED,
+        "first dimension of every input must be the batch, but x has any, z has 1",
+    ),
     "truncated weight": (cut_off, Code.MODEL_MALFORMED, "not a readable ONNX model"),
     "a constant of a terabyte": (huge_constant, Code.MODEL_UNSAFE, "too large to be folded"),
     "batch torn apart": (merged_batch, Code.MODEL_UNSUPPORTED, "Reshape .* does not fit"),
@@ -242,16 +247,16 @@ def test_external_data_above_two_gigabytes_is_refused(tmp_path: Path) -> None:
 
 def test_unknown_operator_stays_neural_alone(tmp_path: Path) -> None:
     model = Model(shape=[4], opset=17).constant("w", normal(4, 4))
-    model.node("MatMul", "x", "w", output="a").node("Selu", "a", output="s").node("MatMul", "s", "w")
+    model.node("MatMul", "x", "w", output="a").node("Hardmax", "a", output="s").node("MatMul", "s", "w")
     path = tmp_path / "net.onnx"
     path.write_bytes(model.build().SerializeToString())
     source = load_source(path)
-    assert source.graph.opaque_operators == ("Selu",)
+    assert source.graph.opaque_operators == ("Hardmax",)
     assert [n.op for n in source.graph.nodes] == [Op.GEMM, Op.OPAQUE, Op.GEMM]
     parts = split(source.graph, obstacle)
     assert [(p.compilable, p.reason) for p in parts] == [
         (True, ""),
-        (False, "not compiled by this version: Selu"),
+        (False, "not compiled by this version: Hardmax"),
         (True, ""),
     ]
     x = normal(5, 4, seed=3)

@@ -8,10 +8,23 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
+
+
+def few(examples: int) -> settings:
+    """Always the same few examples: each one exports, imports or compiles a network."""
+    return settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
 
 
 class Function(nn.Module):
@@ -53,6 +66,35 @@ def elementwise(function: Callable[[Tensor], Tensor]) -> Callable[[Draw], Case]:
 def matrix(function: Callable[[Tensor], Tensor]) -> Callable[[Draw], Case]:
     """For functions of at least two feature axes, the last one even."""
     return lambda draw: Case(module=Function(function), shape=(*shape(draw, 1, 2), 2 * size(draw, 1, 3)))
+
+
+def group_norm(draw: Draw) -> Case:
+    groups, each = size(draw, 1, 3), size(draw, 1, 3)
+    layer = nn.GroupNorm(groups, groups * each, affine=draw(st.booleans()))
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
+    return Case(module=layer, shape=(groups * each, size(draw, 2), *shape(draw, 0, 1)))
+
+
+def transposed(make: Callable[..., nn.Module], space: int) -> Callable[[Draw], Case]:
+    def case(draw: Draw) -> Case:
+        groups, kernel, stride = size(draw, 1, 2), size(draw, 1, 3), size(draw, 1, 3)
+        layer = make(
+            groups * size(draw, 1, 2),
+            groups * size(draw, 1, 2),
+            kernel,
+            stride=stride,
+            padding=size(draw, 0, kernel - 1),
+            output_padding=size(draw, 0, stride - 1),
+            dilation=size(draw, 1, 2) if stride == 1 else 1,
+            groups=groups,
+            bias=draw(st.booleans()),
+        )
+        inputs = layer.in_channels
+        assert isinstance(inputs, int)
+        return Case(module=layer, shape=(inputs, *(size(draw, 3, 5) for _ in range(space))))
+
+    return case
 
 
 def linear(draw: Draw) -> Case:
@@ -323,6 +365,20 @@ CASES: dict[str, Callable[[Draw], Case]] = {
     "gelu_tanh": elementwise(lambda x: F.gelu(x, approximate="tanh")),
     "silu": elementwise(F.silu),
     "softplus": elementwise(F.softplus),
+    "elu": elementwise(lambda x: F.elu(x, 0.7)),
+    "selu": elementwise(F.selu),
+    "celu": elementwise(lambda x: F.celu(x, 0.6)),
+    "mish": elementwise(F.mish),
+    "softsign": elementwise(F.softsign),
+    "group_norm": group_norm,
+    "instance_norm": lambda draw: Case(
+        module=nn.InstanceNorm2d(3, affine=draw(st.booleans())), shape=(3, size(draw, 2), size(draw, 2))
+    ),
+    "upsample": lambda draw: Case(
+        module=nn.Upsample(scale_factor=size(draw, 2, 3)), shape=(size(draw), size(draw), size(draw))
+    ),
+    "conv_transpose1d": transposed(nn.ConvTranspose1d, 1),
+    "conv_transpose2d": transposed(nn.ConvTranspose2d, 2),
     "hardswish": elementwise(F.hardswish),
     "hardsigmoid": elementwise(F.hardsigmoid),
     "relu6": elementwise(F.relu6),

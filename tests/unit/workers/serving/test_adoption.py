@@ -15,7 +15,7 @@ from ecompile_crds.hybridmodel import Analysis
 from ecompile_crds.routing import RouteMode, SegmentRoute
 from ecompile_workers.serving.adoption import Adopter
 from ecompile_workers.serving.bridge import Bridge
-from ecompile_workers.serving.comparison import Comparer
+from ecompile_workers.serving.comparison import ThreadComparer
 from ecompile_workers.serving.modules import LoadedModule, ModuleStore
 from ecompile_workers.serving.neural import load_network
 from ecompile_workers.serving.routing import Identity
@@ -45,7 +45,7 @@ class Pod:
     def __init__(self, world: World) -> None:
         self.world = world
         network = load_network(world.plan_uri)
-        self.bridge = Bridge(network, analysis=Analysis(), random=Random(0), comparer=Comparer())
+        self.bridge = Bridge(network, analysis=Analysis(), random=Random(0), comparer=ThreadComparer())
         self.store = GatedStore(world, self.bridge)
         self.changes = 0
         identity = Identity(namespace=NAMESPACE, model=MODEL, life=LIFE)

@@ -105,3 +105,24 @@ async def test_fault_of_the_worker_reaches_every_request(batcher: Batcher[int, i
         with pytest.raises(RuntimeError, match="boom"):
             await ask(made, 1)
     made.close()
+
+
+async def test_work_of_low_priority_is_refused_first() -> None:
+    """The queue that it may not fill is open to the rest."""
+    release = threading.Event()
+
+    def run(jobs: Sequence[int]) -> Sequence[int | Exception]:
+        release.wait(timeout=5)
+        return list(jobs)
+
+    batcher: Batcher[int, int] = Batcher(run, threads=1, max_rows=1)
+    waiting = [asyncio.create_task(batcher.submit(n, rows=1, seconds=0.2)) for n in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(ResourceError) as caught:
+        await batcher.submit(9, rows=1, seconds=0.2, share=0.25)
+    assert caught.value.code == Code.OVERLOADED
+    waiting.append(asyncio.create_task(batcher.submit(2, rows=1, seconds=0.2)))
+    await asyncio.sleep(0)
+    release.set()
+    assert await asyncio.gather(*waiting) == [0, 1, 2]
+    batcher.close()

@@ -10,14 +10,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from ecompile_workers.equivalence.metrics import row_delta
-from ecompile_workers.serving.comparison import Comparer, Comparison, relative_error
+from ecompile_workers.serving.comparison import Comparison, ThreadComparer, relative_error
 
 from .world import Rows, rows
 
 
 def job(neural: Callable[[Rows], Rows]) -> Comparison:
-    anything = SimpleNamespace()
-    return Comparison(anything, anything, neural, rows(1), rows(1), True, 0.0)  # type: ignore[arg-type]  # not used here
+    module = SimpleNamespace(run=lambda x, y: 0, outputs=rows(1).shape[1], proves=lambda x: False)
+    path = type("Path", (), {"reference": None, "__call__": lambda self, x: neural(x)})()
+    return Comparison(SimpleNamespace(), module, path, rows(1), rows(1), True)  # type: ignore[arg-type]  # not used here
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -35,7 +36,7 @@ def test_full_queue_drops_at_once() -> None:
         release.wait(10)
         return x
 
-    comparer = Comparer(capacity=4)
+    comparer = ThreadComparer(capacity=4)
     comparer.start()
     start = time.monotonic()
     accepted = [comparer.submit(job(slow)) for _ in range(100)]
@@ -52,7 +53,7 @@ def test_exception_is_a_result() -> None:
     def broken(x: Rows) -> Rows:
         raise RuntimeError("boom")
 
-    comparer = Comparer()
+    comparer = ThreadComparer()
     comparer.start()
     comparer.submit(job(broken))
     comparer.submit(job(lambda x: x))

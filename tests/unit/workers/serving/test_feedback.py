@@ -9,6 +9,7 @@ import orjson
 import pytest
 from ecompile_crds.errors import DataError
 from ecompile_workers.serving.feedback import Feedback
+from ecompile_workers.serving.protocol import InferRequest
 
 
 def answer(*, best: int, path: str = "compiled", rows: int = 1) -> SimpleNamespace:
@@ -20,7 +21,8 @@ def answer(*, best: int, path: str = "compiled", rows: int = 1) -> SimpleNamespa
 def remembering(*answers: tuple[str, SimpleNamespace], capacity: int = 10) -> Feedback:
     feedback = Feedback(capacity)
     for identifier, each in answers:
-        feedback.remembering(identifier, lambda answer: None)(each)  # type: ignore[arg-type]  # what is read of an answer
+        request = InferRequest(each.y, identifier=identifier)
+        feedback.remembering(lambda request, answer: None)(request, each)  # type: ignore[arg-type]  # what is read of it
     return feedback
 
 

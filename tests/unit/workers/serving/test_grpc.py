@@ -165,3 +165,25 @@ async def test_large_message_is_refused(client: Client) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await client.infer(make_request(np.zeros((300_000, INPUTS), dtype=np.float32)))
     assert caught.value.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT)
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"\x0a\xff\xff\xff\xff\x0f", b"not protobuf"])
+async def test_bytes_that_are_no_message_are_a_bad_request(client: Client, content: bytes) -> None:
+    """Not UNKNOWN with the name of a class of ours."""
+    stub = client._channel.unary_unary(f"/{SERVICE_NAME}/ModelInfer")
+    with pytest.raises(grpc.RpcError) as raised:
+        await stub(content)
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert raised.value.details() == "[1009] the request is not a ModelInferRequest message."
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+async def test_answer_is_the_message_that_it_stands_for(client: Client, count: int) -> None:
+    """Put together from bytes, the first time and again; with an id, as a whole."""
+    for identifier in ("", "", "7"):
+        answer = await client.infer(make_request(rows(count), id=identifier))
+        assert (answer.model_name, answer.model_version, answer.id) == (MODEL, LIFE, identifier)
+        assert answer.parameters["segments"].string_param == "0:compiled"
+        assert answer.parameters["generation"].int64_param == 7
+        np.testing.assert_allclose(outputs(answer), oracle(rows(count)), atol=1e-5)
+        assert len(answer.raw_output_contents) == 1

@@ -382,6 +382,7 @@ async def test_metrics_count_paths_and_errors(app: App) -> None:
     assert 'ecompile_serving_request_seconds_count{path="compiled"} 1.0' in answer["text"]
     assert 'ecompile_serving_errors_total{code="1009"} 1.0' in answer["text"]
     assert "ecompile_serving_routing_generation 7.0" in answer["text"]
+    assert 'ecompile_serving_limit{kind="fallback"} 0.05' in answer["text"]
 
 
 @pytest.mark.asyncio

@@ -39,7 +39,7 @@ def service(pod: LocalPod) -> Iterator[Service]:
 
 
 async def ask(service: Service, x: Rows, *, neural: bool = False) -> Answer:
-    return await service.infer(InferRequest(x, Options(neural_only=neural)), lambda answer: answer)
+    return await service.infer(InferRequest(x, Options(neural_only=neural)), lambda _, answer: answer)
 
 
 async def test_each_client_gets_its_own_rows_of_a_shared_pass(pod: LocalPod, service: Service) -> None:

@@ -55,7 +55,7 @@ def test_what_is_written_is_read() -> None:
     assert found[5].values.tolist() == [7, 10]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(derandomize=True, database=None, deadline=None, max_examples=60)
 @given(st.data())
 def test_truncated_file_is_read_up_to_its_last_whole_block(data: st.DataObject) -> None:
     whole = blocks_of(5)
@@ -79,7 +79,7 @@ def test_file_of_a_writer_that_failed_says_so() -> None:
     assert len(list(found.records())) == 3
 
 
-@settings(deadline=None, max_examples=200)
+@settings(derandomize=True, database=None, deadline=None, max_examples=200)
 @given(st.data())
 def test_flipped_byte_is_never_read_as_data(data: st.DataObject) -> None:
     content = bytearray(blocks_of(3))

@@ -17,11 +17,12 @@ from ecompile_workers.trace.grouping import Method, grouped, merged
 from ecompile_workers.trace.manifest import manifest, ranges
 from ecompile_workers.trace.stability import Moments, measure, measure_records
 from ecompile_workers.trace.units import influence, layers, unit_axes
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ..ir.checks import rows_for
 from ..ir.onnx_cases import CASES
+from ..ir.torch_cases import few
 from ..networks import make_graph
 
 ROWS = np.random.default_rng(0).normal(size=(300, 16)).astype(np.float32)
@@ -46,7 +47,7 @@ def test_unit_that_never_fires_is_dead() -> None:
     assert np.flatnonzero(found.dead).tolist() == [3]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(derandomize=True, database=None, deadline=None, max_examples=30)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.floats(0, 1e8))
 def test_moments_of_blocks_are_those_of_all_rows(sizes: list[int], offset: float) -> None:
     rng = np.random.default_rng(len(sizes))
@@ -60,14 +61,7 @@ def test_moments_of_blocks_are_those_of_all_rows(sizes: list[int], offset: float
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
-@settings(
-    max_examples=2,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
+@few(2)
 @given(data=st.data())
 def test_every_operator_is_measured(name: str, data: Any) -> None:
     graph = onnx_importer.import_model(CASES[name](data.draw).build(), name=name)

@@ -59,6 +59,11 @@ INLINE v e_clip(v a, float lower, float upper) {
   return e_select(a > upper, e_splat(upper), a);
 }
 INLINE v e_abs(v a) { return (v)((vi)a & 0x7fffffff); }
+// From 2^23 on there are no fractions.
+INLINE v e_trunc(v a) {
+  vi small = e_abs(a) < 8388608.0f;
+  return e_select(small, __builtin_convertvector(__builtin_convertvector(e_select(small, a, (v){0}), vi), v), a);
+}
 """
 
 

@@ -88,6 +88,8 @@ def expression(node: Node, x: Sequence[Expression]) -> Expression:
             return x[0]
         case Cast(to=DType.BOOL):
             return truth(x[0])
+        case Cast(to=DType.INT64):
+            return call(Function.TRUNC, x[0])
     raise Unsupported(node.op.value)
 
 

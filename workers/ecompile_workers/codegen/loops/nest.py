@@ -20,6 +20,7 @@ class Function(StrEnum):
     MAX = "max"
     NEG = "neg"
     ABS = "abs"
+    TRUNC = "trunc"
     SQRT = "sqrt"
     EXP = "exp"
     LOG = "log"

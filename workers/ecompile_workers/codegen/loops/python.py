@@ -80,6 +80,7 @@ FUNCTIONS = {
     Function.MAX: "np.maximum({0}, {1})",
     Function.NEG: "(-{0})",
     Function.ABS: "np.abs({0})",
+    Function.TRUNC: "np.trunc({0})",
     Function.SQRT: "np.sqrt({0})",
     Function.EXP: "np.exp({0})",
     Function.LOG: "np.log({0})",

@@ -41,6 +41,7 @@ FUNCTIONS = {
     Function.MAX: "highest({0}, {1})",
     Function.NEG: "(-{0})",
     Function.ABS: "f32::abs({0})",
+    Function.TRUNC: "f32::trunc({0})",
     Function.SQRT: "f32::sqrt({0})",
     Function.EXP: "f32::exp({0})",
     Function.LOG: "f32::ln({0})",

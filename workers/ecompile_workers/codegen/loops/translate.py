@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...ir.graph import DType, Graph, Node, Op
-from ..lowering.base import Unsupported
+from ...ir.graph import Graph, Node, Op
+from ..lowering.base import Unsupported, inexact
 from ..steps import fold
 from ..views import Place, Space, View, row_major
 from .elements import elementwise
@@ -44,7 +44,7 @@ def translate(graph: Graph) -> Loops:
     loops.tensors[graph.input.name] = View(place=Place(space=Space.INPUT), shape=shape, strides=row_major(shape))
     for node in folded.nodes:
         name = node.source or node.op.value
-        if node.op is Op.OPAQUE or node.output.dtype is DType.INT64:
+        if node.op is Op.OPAQUE or inexact(node):
             raise Unsupported(name)
         try:
             FAMILIES.get(node.op, elementwise)(loops, node)

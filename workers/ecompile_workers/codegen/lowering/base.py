@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ...ir.graph import Array, Tensor
+from ...ir.graph import Array, DType, Node, Op, Tensor
 from ..kernels.maps import print_fill, print_map
 from ..program import Program
 from ..views import Place, Space, View, broadcast, collapsed, is_row_major, product, row_major
@@ -13,6 +13,15 @@ from ..views import Place, Space, View, broadcast, collapsed, is_row_major, prod
 
 class Unsupported(Exception):
     """The code generator cannot do this; the message is part of a sentence."""
+
+
+EXACT = frozenset({Op.CAST, Op.RESHAPE, Op.EXPAND, Op.TRANSPOSE, Op.CONCAT, Op.SLICE, Op.GATHER})
+"""Operators that give integers as float32 exactly, from what is exact: they move them, or cut a fraction off."""
+
+
+def inexact(node: Node) -> bool:
+    """Whether a node computes with integers: beyond 2**24 float32 would round."""
+    return node.output.dtype is DType.INT64 and node.op not in EXACT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,8 @@ from ...ir.graph import DType, Node, Op
 from ..steps import BINARY, Step, affine, unary
 from .base import Lowering, Unsupported
 
+CASTS = {DType.FLOAT32: "{0}", DType.INT64: "e_trunc({0})", DType.BOOL: "e_truth({0} != 0.0f)"}
+
 
 def lower_elementwise(lowering: Lowering, step: Step) -> None:
     node = step.node
@@ -27,9 +29,7 @@ def _expression(node: Node) -> tuple[str, list[str | np.ndarray]]:
         return found, list(node.inputs[:1])
     if node.op is Op.CAST:
         assert isinstance(node.attributes, Cast)
-        if node.attributes.to is DType.INT64:
-            raise Unsupported("cast to integers")
-        return ("e_truth({0} != 0.0f)" if node.attributes.to is DType.BOOL else "{0}"), list(node.inputs)
+        return CASTS[node.attributes.to], list(node.inputs)
     if node.op is Op.WHERE:
         return "e_select({0} != 0.0f, {1}, {2})", list(node.operands)
     if node.op is Op.BATCH_NORM and (line := affine(node)) is not None:

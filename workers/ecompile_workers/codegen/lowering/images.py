@@ -15,6 +15,7 @@ from ..kernels.winograd import POINTS, Tiles, print_input, print_output, transfo
 from ..steps import Step
 from ..views import View
 from .base import Halo, Lowering, Unsupported, no_halo
+from .matrix import call_gemm
 
 LEAST_WINOGRAD_CHANNELS = 16
 """With fewer, the transforms cost what the products save."""
@@ -153,18 +154,9 @@ def _convolve(
         outputs=outputs,
         activation=step.activation,
     )
-    level = lowering.program.level
-    tile = choose_tile(level, inner, outputs)
+    tile = choose_tile(lowering.program.level, inner, outputs)
     matrix = np.ascontiguousarray(kernel.transpose(2, 3, 1, 0)).reshape(-1, outputs)
-    blob = lowering.program.blob
-    places = [
-        x.place,
-        lowering.program.constant(blob.put(pack(matrix, level, tile.vectors))),
-        lowering.program.constant(blob.put(padded_bias(bias, level))),
-        *([residual.place] if residual is not None else []),
-        target.place,
-    ]
-    lowering.program.call(print_gemm(gemm, tile, level), *places)
+    call_gemm(lowering, gemm, tile, x, (matrix, bias), residual, target)
 
 
 def _suits_winograd(lowering: Lowering, kernel: Array, a: Convolution, target: View) -> bool:

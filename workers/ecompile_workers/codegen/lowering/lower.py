@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ...ir.graph import DType, Graph, Op
+from ...ir.graph import Graph, Op
 from ..blob import Blob
 from ..levels import Level
 from ..program import Functions, Program
 from ..steps import Step
 from ..views import Place, Space, View, row_major
-from .base import Lowering, Unsupported
+from .base import Lowering, Unsupported, inexact
 from .elementwise import lower_elementwise
 from .images import lower_conv, lower_pool, wanted_halos
 from .matrix import lower_attention, lower_gemm, lower_matmul
@@ -47,7 +47,7 @@ def lower(steps: Sequence[Step], graph: Graph, level: Level, rows: int, function
     lowering.views[graph.input.name] = View(place=Place(space=Space.INPUT), shape=shape, strides=row_major(shape))
     for step in steps:
         node = step.node
-        if node.op is Op.OPAQUE or DType.INT64 in (node.output.dtype, step.output.dtype):
+        if node.op is Op.OPAQUE or inexact(node):
             raise Unsupported(node.source or node.op.value)
         try:
             FAMILIES.get(node.op, lower_elementwise)(lowering, step)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...ir.attributes import Attention
+from ...ir.graph import Array
 from ...ir.operators.dense import causal_mask
-from ..kernels.gemm import Gemm, choose_chains, choose_tile, pack, padded_bias, panel_widths, print_gemm
+from ..kernels.gemm import Gemm, Tile, choose_chains, choose_tile, pack, padded_bias, panel_widths, print_gemm
 from ..kernels.packing import print_pack
 from ..steps import Step
 from ..views import View, broadcast, collapsed, product
@@ -71,16 +72,23 @@ def lower_gemm(lowering: Lowering, step: Step) -> None:
     )
     # One row alone reads the panels that a tile of rows reads.
     tile = choose_tile(level, max(inner, level.rows) if flat else inner, gemm.outputs)
-    blob = lowering.program.blob
+    call_gemm(lowering, gemm, tile, x, (weight, bias), residual, target)
+    lowering.views[step.output.name] = target
+
+
+def call_gemm(
+    lowering: Lowering, gemm: Gemm, tile: Tile, x: View, layer: tuple[Array, Array], residual: View | None, target: View
+) -> None:
+    """A product with constants: `layer` is the matrix [length, outputs] and the bias [outputs]."""
+    program = lowering.program
+    weight, bias = pack(layer[0], program.level, tile.vectors), padded_bias(layer[1], program.level)
     places = [
         x.place,
-        lowering.program.constant(blob.put(pack(weight, level, tile.vectors))),
-        lowering.program.constant(blob.put(padded_bias(bias, level))),
+        *(program.constant(program.blob.put(each)) for each in (weight, bias)),
         *([residual.place] if residual is not None else []),
         target.place,
     ]
-    lowering.program.call(print_gemm(gemm, tile, level), *places)
-    lowering.views[step.output.name] = target
+    program.call(print_gemm(gemm, tile, program.level), *places)
 
 
 def multiply(

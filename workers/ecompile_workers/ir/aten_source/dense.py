@@ -10,7 +10,7 @@ import numpy as np
 
 from ..attributes import Convolution, Pool
 from ..graph import Array, DType, Op
-from ..importing import operations
+from ..importing import compounds, operations
 from ..importing.values import Constant, Unsupported, Value
 from .call import Call, Converter
 
@@ -47,7 +47,7 @@ def conv(call: Call, *, space: int | None = None) -> Value:
     x, kernel = call.flow("input"), call.weight("weight")
     count = kernel.ndim - 2 if space is None else space
     if call.flag("transposed"):
-        raise Unsupported("a transposed convolution")
+        return transposed_conv(call, space=count)
     strides = _spread(call.integers("stride", (1,)), count)
     dilations = _spread(call.integers("dilation", (1,)), count)
     padding = call.get("padding", (0,))
@@ -57,6 +57,21 @@ def conv(call: Call, *, space: int | None = None) -> Value:
         begin = end = (0,) * count if padding == "valid" else _spread(call.integers("padding", (0,)), count)
     window = Convolution(strides=strides, dilations=dilations, begin=begin, end=end, groups=call.integer("groups", 1))
     return operations.convolution(call.builder, x, kernel, call.optional_weight("bias"), window)
+
+
+def transposed_conv(call: Call, *, space: int) -> Value:
+    """conv_transpose1d to conv_transpose3d."""
+    padding = _spread(call.integers("padding", (0,)), space)
+    window = Convolution(
+        strides=_spread(call.integers("stride", (1,)), space),
+        dilations=_spread(call.integers("dilation", (1,)), space),
+        begin=padding,
+        end=padding,
+        groups=call.integer("groups", 1),
+    )
+    extra = _spread(call.integers("output_padding", (0,)), space)
+    kernel, bias = call.weight("weight"), call.optional_weight("bias")
+    return compounds.transposed_convolution(call.builder, call.flow("input"), kernel, bias, window, extra)
 
 
 def pool(call: Call, *, op: Op, space: int, pair: bool = False) -> Any:
@@ -128,16 +143,25 @@ def rms_norm(call: Call) -> Value:
     return operations.rms_norm(call.builder, call.flow("input"), call.optional_weight("weight"), count, epsilon)
 
 
+def group_norm(call: Call) -> Value:
+    gamma, beta = call.optional_weight("weight"), call.optional_weight("bias")
+    groups, epsilon = call.integer("num_groups"), call.number("eps", 1e-5)
+    return compounds.group_norm(call.builder, call.flow("input"), groups, gamma, beta, epsilon)
+
+
+def instance_norm(call: Call) -> Value:
+    if not call.flag("use_input_stats", True):
+        raise Unsupported("running statistics")
+    x, gamma, beta = call.flow("input"), call.optional_weight("weight"), call.optional_weight("bias")
+    return compounds.group_norm(call.builder, x, x.tensor.shape[0], gamma, beta, call.number("eps", 1e-5))
+
+
 def softmax(call: Call) -> Value:
     return operations.softmax(call.builder, call.flow(), call.integer("dim"))
 
 
 def log_softmax(call: Call) -> Value:
-    """x - max - log(sum(e^(x - max))), which does not underflow."""
-    builder, x, axis = call.builder, call.flow(), call.integer("dim")
-    shifted = builder.broadcast(Op.SUB, x, operations.reduce(builder, Op.REDUCE_MAX, x, [axis], keep=True))
-    total = operations.reduce(builder, Op.REDUCE_SUM, builder.emit(Op.EXP, [shifted]), [axis], keep=True)
-    return builder.broadcast(Op.SUB, shifted, builder.emit(Op.LOG, [total]))
+    return compounds.log_softmax(call.builder, call.flow(), call.integer("dim"))
 
 
 def reduce(call: Call, *, op: Op, pair: bool = False) -> Any:
@@ -186,6 +210,10 @@ CONVERTERS: dict[str, Converter] = {
     "addmm": addmm,
     "convolution": conv,
     **{f"conv{name}": partial(conv, space=space) for space, name in POOLS.items()},
+    **{
+        name: partial(transposed_conv, space=space)
+        for space, name in ((1, "conv_transpose1d"), (2, "conv_transpose2d"), (3, "conv_transpose3d"))
+    },
     **{f"max_pool{name}": partial(pool, op=Op.MAX_POOL, space=space) for space, name in POOLS.items()},
     **{
         f"max_pool{name}_with_indices": partial(pool, op=Op.MAX_POOL, space=space, pair=True)
@@ -210,6 +238,8 @@ CONVERTERS: dict[str, Converter] = {
     "layer_norm": layer_norm,
     "native_layer_norm": partial(layer_norm, several=True),
     "rms_norm": rms_norm,
+    "group_norm": group_norm,
+    "instance_norm": instance_norm,
     "softmax": softmax,
     "_softmax": softmax,
     "log_softmax": log_softmax,

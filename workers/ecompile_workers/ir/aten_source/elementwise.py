@@ -9,12 +9,10 @@ import numpy as np
 
 from ..attributes import NOTHING, Attributes, Bounds, Cast, Gelu, GeluForm, Slope
 from ..graph import DType, Op
+from ..importing import compounds
 from ..importing.values import Constant, Flow, Unsupported, Value, fixed
 from .call import Call, Converter
 from .program import DTYPES, SCALAR_TYPES
-
-ONE = fixed(np.float32(1))
-ZERO = fixed(np.float32(0))
 
 
 def unary(call: Call, *, op: Op, attributes: Callable[[Call], Attributes] = lambda call: NOTHING) -> Value:
@@ -71,29 +69,44 @@ def squared(call: Call) -> Value:
 
 
 def inverse_root(call: Call) -> Value:
-    return call.builder.broadcast(Op.DIV, ONE, call.builder.emit(Op.SQRT, [call.flow()]))
+    return call.builder.broadcast(Op.DIV, compounds.ONE, call.builder.emit(Op.SQRT, [call.flow()]))
 
 
 def reciprocal(call: Call) -> Value:
-    return call.builder.broadcast(Op.DIV, ONE, call.flow())
+    return call.builder.broadcast(Op.DIV, compounds.ONE, call.flow())
 
 
 def softplus(call: Call) -> Value:
-    """log(1 + e^x) = max(x, 0) + log(1 + e^-|x|)."""
+    """Where `beta x` exceeds `threshold`, PyTorch returns x, which is the same in float32."""
     if call.number("beta", 1.0) != 1.0:
         raise Unsupported("another beta than 1")
-    builder, x = call.builder, call.flow()
-    small = builder.emit(Op.EXP, [builder.emit(Op.NEG, [builder.emit(Op.ABS, [x])])])
-    rest = builder.emit(Op.LOG, [builder.broadcast(Op.ADD, small, ONE)])
-    return builder.broadcast(Op.ADD, builder.emit(Op.RELU, [x]), rest)
+    return compounds.softplus(call.builder, call.flow())
+
+
+def elu(call: Call) -> Value:
+    return compounds.elu(
+        call.builder,
+        call.flow(),
+        alpha=call.number("alpha", 1.0),
+        scale=call.number("scale", 1.0),
+        rate=call.number("input_scale", 1.0),
+    )
+
+
+def selu(call: Call) -> Value:
+    return compounds.elu(call.builder, call.flow(), alpha=compounds.SELU_ALPHA, scale=compounds.SELU_SCALE)
+
+
+def celu(call: Call) -> Value:
+    alpha = call.number("alpha", 1.0)
+    return compounds.elu(call.builder, call.flow(), alpha=alpha, rate=1.0 / alpha)
 
 
 def prelu(call: Call) -> Value:
-    """max(x, 0) + slope * min(x, 0); slopes are per channel, the second axis."""
-    builder, x, slope = call.builder, call.flow(), call.weight("weight")
+    """Slopes are per channel, the second axis."""
+    x, slope = call.flow(), call.weight("weight")
     wide = slope.reshape(-1, *(1,) * max(0, x.rank - 2)) if slope.size > 1 else slope
-    negative = builder.broadcast(Op.MUL, builder.broadcast(Op.MINIMUM, x, ZERO), fixed(wide))
-    return builder.broadcast(Op.ADD, builder.emit(Op.RELU, [x]), negative)
+    return compounds.prelu(call.builder, x, fixed(wide))
 
 
 def clamp(call: Call, *, lower: str = "min", upper: str = "max", defaults: tuple[float, float] | None = None) -> Value:
@@ -168,6 +181,11 @@ CONVERTERS: dict[str, Converter] = {
     "reciprocal": reciprocal,
     "softplus": softplus,
     "prelu": prelu,
+    "_prelu_kernel": prelu,
+    "elu": elu,
+    "selu": selu,
+    "celu": celu,
+    "mish": lambda call: compounds.mish(call.builder, call.flow()),
     "clamp": clamp,
     "clamp_min": clamp,
     "clamp_max": clamp,

@@ -35,13 +35,13 @@ class Program:
 
     name: str
     """Of the file or module, for messages."""
-    source: Tensor
+    sources: tuple[Tensor, ...]
     static_batch: int | None
     """The batch size, where it is not symbolic."""
     constants: Mapping[str, tuple[AnyArray, str]]
     """Parameters, buffers and constants: value, and name in the module."""
     steps: tuple[Step, ...]
-    output: str
+    outputs: tuple[str, ...]
     tensors: Mapping[str, Tensor]
     """Shapes behind the batch of all tensors whose shapes are fixed."""
 

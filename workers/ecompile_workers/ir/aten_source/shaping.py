@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from ..attributes import PadMode
-from ..importing import operations
+from ..importing import compounds, operations
 from ..importing.values import Constant, Flow, Unsupported, Value, folded
 from ..operators.spec import product
 from .call import Call, Converter, as_value
@@ -194,7 +194,25 @@ def pad(call: Call) -> Value:
     return operations.pad(call.builder, x, begin, end, modes[mode], call.number("value", 0.0))
 
 
+def upsample(call: Call) -> Value:
+    """To the nearest element, by whole numbers."""
+    x = call.flow("input" if call.get("input") is not None else "self")
+    space = x.tensor.shape[1:]
+    given = call.get("output_size")
+    if given is not None:
+        sizes = call.integers("output_size")
+    else:
+        factors = call.get("scale_factors")
+        if not isinstance(factors, tuple):
+            raise Unsupported("no size")
+        sizes = [int(n * factor) for n, factor in zip(space, factors, strict=True)]
+    if len(sizes) != len(space) or any(m % n for m, n in zip(sizes, space, strict=True)):
+        raise Unsupported(f"from {space} to {sizes}")
+    return compounds.repeated(call.builder, x, [m // n for m, n in zip(sizes, space, strict=True)])
+
+
 CONVERTERS: dict[str, Converter] = {
+    **{f"upsample_nearest{space}d": upsample for space in (1, 2, 3)},
     "sym_size": size,
     "view": view,
     "_unsafe_view": view,

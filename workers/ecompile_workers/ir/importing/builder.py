@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from ecompile_crds.errors import Code, ModelError
 
-from ..attributes import NOTHING, Attributes, Order, Target
+from ..attributes import NOTHING, Attributes, Axis, Cast, Order, Ranges, Target
 from ..graph import Array, DType, Graph, Node, Op, Tensor, inferred, problems
 from ..operators import OPERATORS, ShapeError
 from ..operators.spec import product
@@ -18,15 +18,33 @@ from .values import BATCH_PROBES, AnyArray, Constant, Flow, Unsupported, Value, 
 class Builder:
     """Nodes so far. One source operator after the other: `begin`, operations, then `finish`, `discard` or `opaque`."""
 
-    def __init__(self, model: str, source: Tensor, *, static_batch: int | None = None) -> None:
+    def __init__(self, model: str, sources: Sequence[Tensor], *, static_batch: int | None = None) -> None:
+        """`sources`: the inputs; several become one row of all of them, which `flows` takes apart."""
         self.model = model
-        self.source = source
+        self.source = sources[0] if len(sources) == 1 else _side_by_side(sources)
         self.static = static_batch
         self.probes = BATCH_PROBES if static_batch is None else (static_batch, static_batch)
         self._nodes: list[Node] = []
-        self._known: dict[str, Tensor] = {source.name: source}
+        self._known: dict[str, Tensor] = {self.source.name: self.source}
         self._mark = 0
         self._operator = ""
+        self._sources = tuple(sources) if len(sources) > 1 else ()
+        self.flows: dict[str, Value] = {}
+        """The inputs, by name."""
+        whole = Flow(tensor=self.source)
+        start = 0
+        for tensor in sources:
+            self.flows |= self._taken(whole, tensor, start) if self._sources else {tensor.name: whole}
+            start += tensor.size
+
+    def _taken(self, whole: Flow, tensor: Tensor, start: int) -> dict[str, Value]:
+        """One input out of the row of all of them."""
+        self.begin("input")
+        ranges = Ranges(starts=(start,), stops=(start + tensor.size,), steps=(1,))
+        value = self.relaid(self.emit(Op.SLICE, [whole], ranges), tensor.shape, batch=0)
+        if tensor.dtype is not DType.FLOAT32:
+            value = self.emit(Op.CAST, [value], Cast(to=tensor.dtype))
+        return self.finish({tensor.name: value})
 
     def begin(self, operator: str) -> None:
         self._operator = operator
@@ -113,34 +131,60 @@ class Builder:
             self._known[output.name] = output
         return [Flow(tensor=output) for output in outputs]
 
-    def graph(self, output: Value | None) -> Graph:
-        """The whole graph, without nodes that the output does not need.
+    def graph(self, outputs: Mapping[str, Value | None]) -> Graph:
+        """The whole graph, without nodes that the outputs do not need; several outputs become one row of all of them.
 
         Raises ModelError.
         """
-        if not isinstance(output, Flow):
-            raise ModelError(Code.MODEL_UNSUPPORTED, f"{self.model}: the output does not depend on the input.")
-        if not output.plain:
-            raise ModelError(
-                Code.MODEL_UNSUPPORTED,
-                f"{self.model}: the batch is not the first dimension of the output; move it to the front.",
-            )
-        if output.tensor.dtype is not DType.FLOAT32:
-            raise ModelError(
-                Code.MODEL_UNSUPPORTED,
-                f"{self.model}: the output is {output.tensor.dtype}; only float32 outputs are supported.",
-            )
+        flows = {name: self._result(name, value) for name, value in outputs.items()}
+        parts = tuple(replace(flow.tensor, name=name) for name, flow in flows.items()) if len(flows) > 1 else ()
+        output = self._joined(flows.values(), parts) if parts else next(iter(flows.values()))
         needed = {output.tensor.name}
         kept: list[Node] = []
         for node in reversed(self._nodes):
             if node.output.name in needed:
                 kept.append(node)
                 needed.update(node.inputs)
-        graph = Graph(input=self.source, output=output.tensor, nodes=tuple(reversed(kept)))
+        graph = Graph(
+            input=self.source,
+            output=output.tensor,
+            nodes=tuple(reversed(kept)),
+            inputs=self._sources,
+            outputs=parts,
+        )
         wrong = problems(graph)
         if wrong:
             raise ModelError(Code.MODEL_MALFORMED, f"{self.model}: {wrong[0]}.")
         return graph
+
+    def _joined(self, flows: Iterable[Flow], parts: Sequence[Tensor]) -> Flow:
+        self.begin("output")
+        flat = [self.relaid(flow, [flow.tensor.size], batch=0) for flow in flows]
+        name = _side_by_side(parts).name
+        joined = self.finish({name: self.emit(Op.CONCAT, flat, Axis(axis=0))})[name]
+        assert isinstance(joined, Flow)
+        return joined
+
+    def _result(self, name: str, output: Value | None) -> Flow:
+        """An output of the source, by the name that the source has for it.
+
+        Raises ModelError where it cannot be one.
+        """
+        if not isinstance(output, Flow):
+            raise ModelError(
+                Code.MODEL_UNSUPPORTED, f"{self.model}: the output {name} does not depend on the input; leave it out."
+            )
+        if not output.plain:
+            raise ModelError(
+                Code.MODEL_UNSUPPORTED,
+                f"{self.model}: the batch is not the first dimension of the output {name}; move it to the front.",
+            )
+        if output.tensor.dtype is not DType.FLOAT32:
+            raise ModelError(
+                Code.MODEL_UNSUPPORTED,
+                f"{self.model}: the output {name} is {output.tensor.dtype}; only float32 outputs are supported.",
+            )
+        return output
 
     # Layout: where the batch is.
 
@@ -285,6 +329,27 @@ class Builder:
         widest = self.common([v for v in values if isinstance(v, Flow)])
         operands = [v if isinstance(v, Flow) else self.beside(v, widest, op) for v in values]
         return self.emit(op, operands, attributes, like=widest)
+
+
+def common_batch(leading: Mapping[str, object], *, name: str) -> int | None:
+    """The batch size that is written into a model called `name`, from the first sizes of its inputs; None where they
+    are symbolic.
+
+    Raises ModelError where they differ.
+    """
+    sizes = {size if isinstance(size, int) else None for size in leading.values()}
+    if len(sizes) > 1:
+        told = ", ".join(f"{each} has {size if isinstance(size, int) else 'any'}" for each, size in leading.items())
+        raise ModelError(
+            Code.MODEL_UNSUPPORTED,
+            f"{name}: the first dimension of every input must be the batch, but {told}; export the model so.",
+        )
+    return sizes.pop()
+
+
+def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:
+    """One row of all of them, flattened. Its name is of no tensor of a source: exporters write no commas."""
+    return Tensor(name=",".join(t.name for t in tensors), shape=(sum(t.size for t in tensors),))
 
 
 def _resolved(target: list[int], shape: tuple[int, ...]) -> list[int]:

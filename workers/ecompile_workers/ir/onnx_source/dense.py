@@ -8,7 +8,7 @@ import numpy as np
 
 from ..attributes import Convolution, Pool
 from ..graph import Op
-from ..importing import operations
+from ..importing import compounds, operations
 from ..importing.values import Constant, Flow, Unsupported, Value
 from .call import Call, Converter
 
@@ -63,6 +63,15 @@ def conv(call: Call) -> Value:
     return operations.convolution(call.builder, x, kernel, call.optional_weight(2), window)
 
 
+def transposed_conv(call: Call) -> Value:
+    x, kernel = call.flow(), call.weight(1)
+    if "output_shape" in call.attributes or call.text("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise Unsupported("padding that follows from a wanted size")
+    window = _window(call, x, list(kernel.shape[2:]))
+    extra = call.integers("output_padding", [0] * (kernel.ndim - 2))
+    return compounds.transposed_convolution(call.builder, x, kernel, call.optional_weight(2), window, extra)
+
+
 def pool(call: Call, *, op: Op) -> Value:
     if len([o for o in call.outputs if o]) > 1:
         raise Unsupported("returns positions too")
@@ -102,6 +111,49 @@ def layer_norm(call: Call) -> Value:
     )
 
 
+def instance_norm(call: Call) -> Value:
+    x = call.flow()
+    gamma, beta, epsilon = call.weight(1), call.weight(2), call.number("epsilon", 1e-5)
+    return compounds.group_norm(call.builder, x, x.tensor.shape[0], gamma, beta, epsilon)
+
+
+def group_norm(call: Call) -> Value:
+    """Before opset 21 its scale and bias are per group."""
+    x, groups = call.flow(), call.integer("num_groups", 1)
+    gamma, beta = call.weight(1), call.weight(2)
+    if call.opset < 21:
+        if groups < 1 or x.tensor.shape[0] % groups:
+            raise Unsupported(f"{x.tensor.shape[0]} channels in {groups} groups")
+        gamma, beta = (np.repeat(each, x.tensor.shape[0] // groups) for each in (gamma, beta))
+    return compounds.group_norm(call.builder, x, groups, gamma, beta, call.number("epsilon", 1e-5))
+
+
+def resize(call: Call) -> Value:
+    """Upsampling to the nearest element by whole numbers, where all ways to round mean the same."""
+    x = call.flow()
+    mode = call.text("mode", "nearest")
+    places = call.text("coordinate_transformation_mode", "half_pixel" if call.operator == "Resize" else "asymmetric")
+    rounding = call.text("nearest_mode", "round_prefer_floor" if call.operator == "Resize" else "floor")
+    centred = places in ("half_pixel", "pytorch_half_pixel") and rounding.startswith("round_prefer")
+    repeats = mode == "nearest" and (centred or (places, rounding) == ("asymmetric", "floor"))
+    if not repeats or "axes" in call.attributes:
+        raise Unsupported(f"mode {mode}, {places}, {rounding}")
+    factors = _factors(call, x)
+    whole = [round(factor) for factor in factors]
+    if len(whole) != x.rank or whole[:2] != [1, 1] or not np.allclose(whole, factors, rtol=0, atol=1e-6):
+        raise Unsupported(f"scales {factors}")
+    return compounds.repeated(call.builder, x, whole[2:])
+
+
+def _factors(call: Call, x: Flow) -> list[float]:
+    """Per axis: of operand `scales`, or from operand `sizes`."""
+    scales = call.operand(1 if call.operator == "Upsample" or call.opset < 11 else 2)
+    if isinstance(scales, Constant) and scales.fixed.size:
+        return [float(v) for v in scales.fixed.reshape(-1)]
+    sizes = call.constant(3)
+    return [a / b for a, b in zip(sizes.first.reshape(-1), x.shape(call.builder.probes[0]), strict=True)]
+
+
 def softmax(call: Call, *, logarithm: bool = False) -> Value:
     """Before opset 13 over all axes from `axis` on, merged."""
     x, builder = call.flow(), call.builder
@@ -113,13 +165,7 @@ def softmax(call: Call, *, logarithm: bool = False) -> Value:
         if x.batch >= axis:
             raise Unsupported("works along the batch")
         y = builder.rearranged(x, [*x.dims()[:axis], *sizes])
-    if logarithm:
-        # x - max - log(sum(e^(x - max))), which does not underflow.
-        shifted = builder.broadcast(Op.SUB, y, operations.reduce(builder, Op.REDUCE_MAX, y, [axis], keep=True))
-        total = operations.reduce(builder, Op.REDUCE_SUM, builder.emit(Op.EXP, [shifted]), [axis], keep=True)
-        y = builder.broadcast(Op.SUB, shifted, builder.emit(Op.LOG, [total]))
-    else:
-        y = operations.softmax(builder, y, axis)
+    y = compounds.log_softmax(builder, y, axis) if logarithm else operations.softmax(builder, y, axis)
     return builder.rearranged(y, x.dims()) if merge else y
 
 
@@ -153,6 +199,11 @@ CONVERTERS: dict[str, Converter] = {
     "Gemm": gemm,
     "MatMul": matmul,
     "Conv": conv,
+    "ConvTranspose": transposed_conv,
+    "Resize": resize,
+    "Upsample": resize,
+    "InstanceNormalization": instance_norm,
+    "GroupNormalization": group_norm,
     "MaxPool": partial(pool, op=Op.MAX_POOL),
     "AveragePool": partial(pool, op=Op.AVERAGE_POOL),
     "GlobalAveragePool": partial(global_pool, op=Op.REDUCE_MEAN),

@@ -10,6 +10,7 @@ import onnx
 
 from ..attributes import NOTHING, Attributes, Bounds, Cast, Gelu, GeluForm, Line, Slope
 from ..graph import DType, Op
+from ..importing import compounds
 from ..importing.values import Constant, Flow, Unsupported, Value, fixed
 from .call import Call, Converter
 
@@ -78,19 +79,20 @@ def reciprocal(call: Call) -> Value:
     return call.builder.broadcast(Op.DIV, fixed(np.float32(1)), call.flow())
 
 
-def prelu(call: Call) -> Value:
-    """max(x, 0) + slope * min(x, 0)."""
-    builder, x, zero = call.builder, call.flow(), fixed(np.float32(0))
-    negative = builder.broadcast(Op.MUL, builder.broadcast(Op.MINIMUM, x, zero), call.value(1))
-    return builder.broadcast(Op.ADD, builder.emit(Op.RELU, [x]), negative)
+def elu(call: Call) -> Value:
+    return compounds.elu(call.builder, call.flow(), alpha=call.number("alpha", 1.0))
 
 
-def softplus(call: Call) -> Value:
-    """log(1 + e^x) = max(x, 0) + log(1 + e^-|x|)."""
-    builder, x = call.builder, call.flow()
-    small = builder.emit(Op.EXP, [builder.emit(Op.NEG, [builder.emit(Op.ABS, [x])])])
-    rest = builder.emit(Op.LOG, [builder.broadcast(Op.ADD, small, fixed(np.float32(1)))])
-    return builder.broadcast(Op.ADD, builder.emit(Op.RELU, [x]), rest)
+def selu(call: Call) -> Value:
+    alpha, scale = call.number("alpha", compounds.SELU_ALPHA), call.number("gamma", compounds.SELU_SCALE)
+    return compounds.elu(call.builder, call.flow(), alpha=alpha, scale=scale)
+
+
+def celu(call: Call) -> Value:
+    alpha = call.number("alpha", 1.0)
+    if alpha == 0.0:
+        raise Unsupported("alpha is 0")
+    return compounds.elu(call.builder, call.flow(), alpha=alpha, rate=1.0 / alpha)
 
 
 def gelu(call: Call) -> Value:
@@ -135,8 +137,13 @@ CONVERTERS: dict[str, Converter] = {
     "Clip": clip,
     "Cast": cast,
     "Reciprocal": reciprocal,
-    "PRelu": prelu,
-    "Softplus": softplus,
+    "Elu": elu,
+    "Selu": selu,
+    "Celu": celu,
+    "PRelu": lambda call: compounds.prelu(call.builder, call.flow(), call.value(1)),
+    "Softplus": lambda call: compounds.softplus(call.builder, call.flow()),
+    "Softsign": lambda call: compounds.softsign(call.builder, call.flow()),
+    "Mish": lambda call: compounds.mish(call.builder, call.flow()),
     "Gelu": gelu,
     "Identity": passed,
     "Dropout": passed,
