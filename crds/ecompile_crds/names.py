@@ -60,6 +60,9 @@ SIGNING_KEY = "signing.key"
 SIGNING_PUBLIC_KEY = "signing.pub"
 CA_KEY = "ca.crt"
 
+REPORT_PACE_KEY = "ecompile-report-seconds"
+"""Header of the control stream's answer: how often a pod reports where nothing is on trial and nothing is new."""
+
 MAX_MODEL_NAME = 40
 """Longest HybridModel name. Children add at most 23 characters (`-distill-` + 10 hex + index) and a Pod of an
 Indexed Job adds more; 63 is the limit of a label value and of a host name (RFC 1123)."""

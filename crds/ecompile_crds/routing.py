@@ -52,6 +52,10 @@ class RoutingTable(BaseModel):
     policy: ServingPolicy = ServingPolicy()
     """Which inputs the modules may answer."""
 
+    def rolling(self) -> bool:
+        """Whether a module is on trial: then pods report each second, because decisions wait for their figures."""
+        return any(s.mode in (RouteMode.SHADOW, RouteMode.CANARY) for s in self.segments)
+
     def neural(self, generation: int) -> RoutingTable:
         """The same segments, all on the neural path, under a new generation."""
         return self.model_copy(

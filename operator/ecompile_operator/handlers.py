@@ -1,4 +1,4 @@
-"""Kopf's part: events of our two kinds go into the cache. No timers, daemons, finalizers or annotations."""
+"""Kopf's part: events of HybridModels go into the cache. No timers, daemons, finalizers or annotations."""
 
 from __future__ import annotations
 
@@ -57,7 +57,3 @@ def register(registry: kopf.OperatorRegistry, cache: Cache, *, namespaces: tuple
     @kopf.on.event(GROUP, VERSION, "hybridmodels", registry=registry)
     async def model_changed(type: str | None, body: kopf.Body, **_: Any) -> None:
         cache.put_model("deleted" if type == "DELETED" else "applied", dict(body))
-
-    @kopf.on.event(GROUP, VERSION, "compiledmodules", registry=registry)
-    async def module_changed(type: str | None, body: kopf.Body, **_: Any) -> None:
-        cache.put_child("CompiledModule", "deleted" if type == "DELETED" else "applied", dict(body))

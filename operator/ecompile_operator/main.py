@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -24,36 +23,25 @@ from kubernetes.config import ConfigException
 from prometheus_client import start_http_server
 
 from . import metrics
-from .apply.apply import Applier, NotLeading
-from .apply.events import EventEmitter
-from .apply.trust import TrustKeeper
+from .apply.apply import NotLeading
 from .control.auth import Authenticator
 from .control.external_tls import ExternalCertificate
-from .control.hub import Hub
 from .control.server import ControlServicer, start_server
 from .control.tls import ServerIdentity, client_data, current_identity, needs_renewal
 from .control.webhook import AlertWebhook, WebhookToken, start_webhook
-from .decide.decide import decide
 from .handlers import register
 from .health import Health
 from .kube.client import KubeClient, load_configuration
 from .kube.errors import KubeError, NotFound
-from .kube.kinds import COMPILEDMODULE, CONFIGMAP, DEPLOYMENT, HPA, HYBRIDMODEL, JOB, PDB, POD, SECRET, SERVICE
-from .kube.watch import Watcher
+from .kube.kinds import POD, SECRET
 from .leader import LeaderElection
-from .observe.cache import Cache, ModelKey
-from .queue import WorkQueue
-from .reconciler import Reconciler
+from .memory import give_back_memory
 from .settings import Settings, from_environment
-from .slots import RolloutSlots
-from .storms import Storms
+from .term import Term, assemble
 
 logger = logging.getLogger("ecompile_operator")
 
-CHILD_KINDS = (JOB, POD, DEPLOYMENT, SERVICE, CONFIGMAP, HPA, PDB)
-CHILD_LABELS = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
 STATUS_SECONDS = 5.0
-RESYNC_SECONDS = 300.0
 
 
 class JsonFormatter(logging.Formatter):
@@ -123,24 +111,6 @@ def control_names(settings: Settings) -> tuple[str, ...]:
     return tuple(names if not host or host in names else [host, *names])
 
 
-async def read_our_kinds(client: KubeClient, cache: Cache, settings: Settings) -> None:
-    """Read our two kinds: before deciding anything, so that no decision is made on half the facts, and from time to
-    time, because Kopf does not notice what was deleted while its watch was broken."""
-    for namespace in settings.watch_namespaces or (None,):
-        for kind in (COMPILEDMODULE, HYBRIDMODEL):
-            found, version = await client.list(kind, namespace)
-            cache.replace_all(kind.kind, found, namespace=namespace, version=version)
-
-
-async def _read_our_kinds_repeatedly(client: KubeClient, cache: Cache, settings: Settings) -> None:
-    while True:
-        await asyncio.sleep(RESYNC_SECONDS)
-        try:
-            await read_our_kinds(client, cache, settings)
-        except KubeError as error:
-            logger.warning("HybridModels not read again: %s", error)
-
-
 async def label_leader(client: KubeClient, settings: Settings, *, leading: bool) -> None:
     """The control Service selects the Pod with this label. Outside a Pod there is nothing to label."""
     patch = {"metadata": {"labels": {LABEL_LEADER: "true" if leading else None}}}
@@ -148,103 +118,71 @@ async def label_leader(client: KubeClient, settings: Settings, *, leading: bool)
         await client.merge(POD, settings.namespace, settings.pod_name, patch)
 
 
-async def lead(
+async def work(
     client: KubeClient, settings: Settings, election: LeaderElection, health: Health, stop: asyncio.Event
 ) -> None:
-    """Everything a leader does; returns only by an exception or cancellation."""
+    """Follow the cluster, wait for the lease, lead. Returns only by an exception or cancellation.
+
+    Who waits for the lease follows the cluster too, so that it decides as soon as it has the lease.
+    """
     health.starting = True
+    leading = election.leading if settings.leader_elect else (lambda: True)
     traced = tracing.from_environment(os.environ, service="ecompile-operator")
     tracer = traced[0] if traced is not None else None
-    shown = Shown(await load_identity(client, settings))
-    queue: WorkQueue[ModelKey] = WorkQueue(time.monotonic)
-    cache = Cache(queue.add)
-    hub = Hub(queue.add, utc_now)
-    issue = functools.partial(_issue_client, shown) if settings.mutual_tls else None
-    authority = shown.identity.ca_certificate.decode()
-    trust = TrustKeeper(client, ca_certificate=authority, clock=time.monotonic, issue=issue)
-    events = EventEmitter(client, cache, instance=settings.pod_name, now=utc_now)
-    leading = election.leading if settings.leader_elect else (lambda: True)
-    applier = Applier(
-        client=client, cache=cache, hub=hub, settings=settings, trust=trust, leading=leading, events=events
-    )
-    reconciler = Reconciler(
-        client=client,
-        cache=cache,
-        hub=hub,
-        queue=queue,
-        applier=applier,
-        decide=decide,
-        now=utc_now,
-        artifacts_uri=settings.artifacts_uri,
-        worker_image=settings.worker_image,
-        slots=RolloutSlots(cache, limit=settings.max_rollouts, limit_per_namespace=settings.max_rollouts_per_namespace),
-        tracer=tracer,
-        storms=Storms(cache, models=settings.storm_models, seconds=settings.storm_seconds),
-        rates=settings.rates(),
-    )
-    watchers = [
-        Watcher(
-            client,
-            kind,
-            labels=CHILD_LABELS,
-            namespaces=settings.watch_namespaces,
-            sink=functools.partial(cache.put_child, kind.kind),
-            clock=time.monotonic,
-        )
-        for kind in CHILD_KINDS
-    ]
-    mutual = settings.mutual_tls
-    servicer = ControlServicer(hub, Authenticator(client, time.monotonic), now=utc_now, leading=leading, mutual=mutual)
+    term = assemble(client, settings, leading=leading, now=utc_now, tracer=tracer)
+    health.watch_age = term.watch_age
+    registry = kopf.OperatorRegistry()
+    register(registry, term.cache, namespaces=settings.watch_namespaces)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(term.follow())
+        await term.known.wait()
+        group.create_task(_watch_models(registry, settings, stop))
+        group.create_task(give_back_memory())
+        health.starting = False
+        metrics.STANDBY_READY.set(1)
+        with contextlib.suppress(KubeError):
+            await label_leader(client, settings, leading=False)  # left behind by a container killed while it led
+        if settings.leader_elect:
+            await election.acquire()
+            group.create_task(_hold(election))
+        await lead(term, health)
+
+
+async def lead(term: Term, health: Health) -> None:
+    """What only the leader does."""
+    client, settings = term.client, term.settings
+    shown, mutual = Shown(await load_identity(client, settings)), settings.mutual_tls
+    term.trust.ca_certificate = shown.identity.ca_certificate.decode()
+    term.trust.issue = functools.partial(_issue_client, shown) if mutual else None
+    authenticator = Authenticator(client, time.monotonic)
+    servicer = ControlServicer(term.hub, authenticator, now=utc_now, leading=term.leading, mutual=mutual)
     server, port = await start_server(servicer, lambda: shown.identity, settings.control_port, mutual=mutual)
     logger.info("control stream on port %d", port)
-    webhook = (
-        await _start_webhook(client, cache, hub, shown.identity, settings, leading) if settings.alerts_webhook else None
-    )
-    health.watch_age = lambda: time.monotonic() - min(w.last_contact for w in watchers)
-    registry = kopf.OperatorRegistry()
-    register(registry, cache, namespaces=settings.watch_namespaces)
+    webhook = await _start_webhook(term, shown.identity) if settings.alerts_webhook else None
     try:
+        await label_leader(client, settings, leading=True)
+        metrics.LEADING.set(1)
         async with asyncio.TaskGroup() as group:
-            if settings.leader_elect:
-                group.create_task(_hold(election))
-            for watcher in watchers:
-                group.create_task(watcher.run())
-            for watcher in watchers:
-                await watcher.synced.wait()
-            await read_our_kinds(client, cache, settings)
-            await label_leader(client, settings, leading=True)
-            metrics.LEADING.set(1)
-            health.starting = False
-            logger.info("%d HybridModels known; deciding", len(cache.models))
-            group.create_task(_read_our_kinds_repeatedly(client, cache, settings))
-            group.create_task(reconciler.run())
-            group.create_task(_watch_our_kinds(registry, settings, stop))
-            group.create_task(_report_status(client, queue, hub, shown, settings, health))
+            group.create_task(term.decide())
+            group.create_task(_report_status(term, shown, health))
     finally:
         if webhook is not None:
             await webhook.cleanup()
-        await server.stop(grace=1.0)
         metrics.LEADING.set(0)
+        await server.stop(grace=1.0)
 
 
-async def _start_webhook(
-    client: KubeClient,
-    cache: Cache,
-    hub: Hub,
-    identity: ServerIdentity,
-    settings: Settings,
-    leading: Callable[[], bool],
-) -> web.AppRunner:
+async def _start_webhook(term: Term, identity: ServerIdentity) -> web.AppRunner:
     """Take alerts from Alertmanager, for models that are known."""
-    token = WebhookToken(client, settings.namespace, time.monotonic)
+    token = WebhookToken(term.client, term.settings.namespace, time.monotonic)
     await token.read()
-    webhook = AlertWebhook(hub, token, leading=leading, known=lambda key: key in cache.models)
-    runner, port = await start_webhook(webhook, identity, settings.alerts_port)
+    webhook = AlertWebhook(term.hub, token, leading=term.leading, known=lambda key: key in term.cache.models)
+    runner, port = await start_webhook(webhook, identity, term.settings.alerts_port)
     logger.info("alerts webhook on port %d", port)
     return runner
 
 
-async def _watch_our_kinds(registry: kopf.OperatorRegistry, settings: Settings, stop: asyncio.Event) -> None:
+async def _watch_models(registry: kopf.OperatorRegistry, settings: Settings, stop: asyncio.Event) -> None:
     """Kopf takes the signal handlers over while it runs, and returns on SIGTERM: then the process is to end."""
     await kopf.operator(
         registry=registry,
@@ -261,22 +199,16 @@ async def _hold(election: LeaderElection) -> None:
     raise NotLeading("the lease was lost")
 
 
-async def _report_status(
-    client: KubeClient,
-    queue: WorkQueue[ModelKey],
-    hub: Hub,
-    shown: Shown,
-    settings: Settings,
-    health: Health,
-) -> None:
-    """Gauges, and the restart that brings a renewed certificate into service."""
+async def _report_status(term: Term, shown: Shown, health: Health) -> None:
+    """Gauges, and a renewed certificate in time."""
+    metrics.QUEUE_DEPTH.set_function(lambda: len(term.queue))
+    metrics.ATTACHED_PODS.set_function(term.hub.attached)
+    metrics.MODELS_DECIDED.set_function(lambda: term.reconciler.decided)
     while True:
-        metrics.QUEUE_DEPTH.set(len(queue))
-        metrics.QUEUE_AGE.set(queue.oldest_age_seconds())
-        metrics.ATTACHED_PODS.set(hub.attached())
-        metrics.API_WRITES.set(client.writes)
-        metrics.WATCH_AGE.set(health.watch_age())
-        health.fault = health.fault or await _certificate_trouble(client, shown, settings)
+        metrics.QUEUE_AGE.set(term.queue.oldest_age_seconds())
+        metrics.MODELS.set(len(term.cache.models))
+        metrics.WATCH_AGE.set(term.watch_age())
+        health.fault = health.fault or await _certificate_trouble(term.client, shown, term.settings)
         await asyncio.sleep(STATUS_SECONDS)
 
 
@@ -313,18 +245,18 @@ async def run(settings: Settings) -> None:
     if settings.metrics_port:
         start_http_server(settings.metrics_port, registry=metrics.REGISTRY)
     probes = asyncio.create_task(health.run(settings.health_port))
-    async with KubeClient(load_configuration()) as client:
+    async with KubeClient(load_configuration(), count=metrics.count_request) as client:
         health.answers = lambda: client.answers
         election = LeaderElection(
             client, namespace=settings.namespace, identity=settings.pod_name, clock=time.monotonic
         )
-        work = asyncio.create_task(_elect_and_lead(client, settings, election, health, stop))
+        working = asyncio.create_task(work(client, settings, election, health, stop))
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({work, stopping, probes}, return_when=asyncio.FIRST_COMPLETED)
-        failed = work.done() or probes.done()
-        for task in (work, probes, stopping):
+        await asyncio.wait({working, stopping, probes}, return_when=asyncio.FIRST_COMPLETED)
+        failed = working.done() or probes.done()
+        for task in (working, probes, stopping):
             task.cancel()
-        results = await asyncio.gather(work, probes, return_exceptions=True)
+        results = await asyncio.gather(working, probes, return_exceptions=True)
         with contextlib.suppress(KubeError):
             await label_leader(client, settings, leading=False)
         await election.release()
@@ -340,16 +272,6 @@ def _reason(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return f"{type(error).__name__}: {error}"
-
-
-async def _elect_and_lead(
-    client: KubeClient, settings: Settings, election: LeaderElection, health: Health, stop: asyncio.Event
-) -> None:
-    with contextlib.suppress(KubeError):
-        await label_leader(client, settings, leading=False)  # a container killed while it led left its label behind
-    if settings.leader_elect:
-        await election.acquire()
-    await lead(client, settings, election, health, stop)
 
 
 def main() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from .kube.kinds import resource_of
+
 REGISTRY = CollectorRegistry()
 
 QUEUE_DEPTH = Gauge("ecompile_queue_depth", "HybridModels waiting to be decided on", registry=REGISTRY)
@@ -24,6 +26,12 @@ TIME_TO_NEURAL = Histogram(
     buckets=(0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
     registry=REGISTRY,
 )
+API_REQUESTS = Counter(
+    "ecompile_api_requests_total",
+    "Requests to the API server; code `none` where no answer came",
+    ["verb", "resource", "code"],
+    registry=REGISTRY,
+)
 JOB_CPU_SECONDS = Counter("ecompile_job_cpu_seconds_total", "Processor time of Jobs", ["namespace"], registry=REGISTRY)
 JOB_GPU_SECONDS = Counter("ecompile_job_gpu_seconds_total", "GPU time held by Jobs", ["namespace"], registry=REGISTRY)
 JOB_JOULES = Counter(
@@ -32,7 +40,27 @@ JOB_JOULES = Counter(
 JOB_PRICE = Counter(
     "ecompile_job_price_total", "Price of Jobs, by the operator's rates", ["namespace"], registry=REGISTRY
 )
-API_WRITES = Gauge("ecompile_api_writes", "Requests to the API server that change something", registry=REGISTRY)
 WATCH_AGE = Gauge("ecompile_watch_age_seconds", "Time since the API server last sent anything", registry=REGISTRY)
 ATTACHED_PODS = Gauge("ecompile_attached_pods", "Serving pods with an open control stream", registry=REGISTRY)
 LEADING = Gauge("ecompile_leader", "1 while this replica leads", registry=REGISTRY)
+MODELS = Gauge("ecompile_models", "HybridModels known", registry=REGISTRY)
+MODELS_DECIDED = Gauge("ecompile_models_decided", "HybridModels decided on since this process leads", registry=REGISTRY)
+STANDBY_READY = Gauge(
+    "ecompile_standby_ready",
+    "1 once everything was read, leading or not: from here on leading starts at once",
+    registry=REGISTRY,
+)
+
+VERBS = {
+    "GET": "get",
+    "WATCH": "watch",
+    "POST": "create",
+    "PUT": "update",
+    "PATCH": "patch",
+    "DELETE": "delete",
+}
+
+
+def count_request(method: str, path: str, status: str) -> None:
+    """One request of the client. A list is a GET of a collection, and is counted as `get`."""
+    API_REQUESTS.labels(VERBS.get(method, method), resource_of(path), status).inc()

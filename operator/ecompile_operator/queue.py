@@ -1,6 +1,7 @@
 """Deduplicating work queue: a key is worked on by one worker at a time, and never lost.
 
 As in client-go: adding a key that waits does nothing; adding one that is being worked on has it worked on again.
+Keys that are merely looked at again, all of them after a start for example, wait behind those that have news.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ Key = TypeVar("Key", bound=Hashable)
 
 BASE_BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 60.0
+BACKLOG_TURN = 4
+"""Each fourth key comes from those without news, so that they are reached while news never ends."""
 
 
 class WorkQueue(Generic[Key]):
@@ -25,22 +28,25 @@ class WorkQueue(Generic[Key]):
         self._clock = clock
         self._jitter = jitter
         self._waiting: dict[Key, float] = {}
-        """Ready keys in order of arrival, with their time of arrival."""
+        """Ready keys with news, in order of arrival, with their time of arrival."""
+        self._backlog: dict[Key, float] = {}
+        """Ready keys without news."""
         self._later: list[tuple[float, int, Key]] = []
         self._due: dict[Key, float] = {}
         self._active: set[Key] = set()
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
         self._sequence = 0
+        self._turn = 0
         self._wake = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._backlog)
 
     def oldest_age_seconds(self) -> float:
         """How long the longest-waiting ready key has waited."""
-        first = next(iter(self._waiting.values()), None)
-        return 0.0 if first is None else self._clock() - first
+        first = [next(iter(ready.values())) for ready in (self._waiting, self._backlog) if ready]
+        return self._clock() - min(first) if first else 0.0
 
     def add(self, key: Key) -> None:
         """Work on `key` as soon as a worker is free."""
@@ -48,7 +54,14 @@ class WorkQueue(Generic[Key]):
         if key in self._active:
             self._again.add(key)
         elif key not in self._waiting:
-            self._waiting[key] = self._clock()
+            self._waiting[key] = self._backlog.pop(key, self._clock())
+            self._wake.set()
+
+    def add_last(self, key: Key) -> None:
+        """Work on `key` when no other key has news."""
+        if key not in self._active and key not in self._waiting:
+            self._due.pop(key, None)
+            self._backlog.setdefault(key, self._clock())
             self._wake.set()
 
     def add_after(self, key: Key, delay_seconds: float) -> None:
@@ -57,7 +70,7 @@ class WorkQueue(Generic[Key]):
             self.add(key)
             return
         due = self._clock() + delay_seconds
-        if key in self._waiting or self._due.get(key, float("inf")) <= due:
+        if key in self._waiting or key in self._backlog or self._due.get(key, float("inf")) <= due:
             return
         self._due[key] = due
         self._sequence += 1
@@ -82,11 +95,16 @@ class WorkQueue(Generic[Key]):
         """The next key; the caller must call `done` or `failed` with it."""
         while True:
             delay = self._promote_due()
-            if self._waiting:
-                key = next(iter(self._waiting))
-                del self._waiting[key]
-                self._active.add(key)
-                return key
+            self._turn += 1
+            first, second = self._waiting, self._backlog
+            if self._turn % BACKLOG_TURN == 0:
+                first, second = second, first
+            for ready in (first, second):
+                if ready:
+                    key = next(iter(ready))
+                    del ready[key]
+                    self._active.add(key)
+                    return key
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):

@@ -20,7 +20,7 @@ from .decide.decision import Decision
 from .decide.observed import Observed, Rates
 from .kube.client import KubeClient, find
 from .kube.errors import Conflict, KubeError, NotFound
-from .kube.kinds import COMPILEDMODULE, CONFIGMAP, HYBRIDMODEL, POD, SERVICE
+from .kube.kinds import COMPILEDMODULE, CONFIGMAP, HYBRIDMODEL, JOB, POD, SERVICE
 from .metrics import (
     DECISION_SECONDS,
     JOB_CPU_SECONDS,
@@ -82,7 +82,12 @@ class Reconciler:
         self._tracer = tracer
         self._rates = rates or Rates()
         self._looked_closely: dict[ModelKey, set[str]] = {}
-        """Finished Jobs (uid) whose Pods were read again for a missing result."""
+        """Finished Jobs (uid) whose Pods were read again for a missing result; a key for each model decided on."""
+
+    @property
+    def decided(self) -> int:
+        """Models that were decided on."""
+        return len(self._looked_closely)
 
     async def run(self) -> None:
         """Work for ever."""
@@ -123,7 +128,7 @@ class Reconciler:
     async def reconcile(self, key: ModelKey) -> datetime | None:
         """Observe, decide, apply. Returns when to look again."""
         await self._complete_results(key)
-        versions = self._versions(key)
+        versions = self._cache.versions(key)
         observed = self._observe(key)
         if observed is None or (observed.deleting and not observed.finalizer):
             self._hub.forget(key)
@@ -140,7 +145,7 @@ class Reconciler:
             trace_decision(self._tracer, observed, decision, started)
         self._wake(freed)
         _count(observed, decision)
-        wakes = [decision.wake_at] if decision.wake_at is not None else []
+        wakes = [at for at in (decision.wake_at, self._hub.expiry(key)) if at is not None]
         if observed.spec is not None:
             name = observed.spec.serving.service_name or observed.name
             if observed.service_owner is not None:
@@ -156,14 +161,17 @@ class Reconciler:
 
     async def _complete_results(self, key: ModelKey) -> None:
         """Read the Pods of a finished Job from the server where its results have not come through the watch yet."""
-        pods = self._cache.children(POD.kind, key)
         looked = self._looked_closely.setdefault(key, set())
-        finished = {job["metadata"]["uid"]: job for job in self._cache.children("Job", key) if lacks_results(job, pods)}
-        looked &= set(finished)
-        for uid, job in finished.items():
-            if uid in looked:
-                continue
-            labels = f"{JOB_LABEL}={job['metadata']['name']}"
+        while True:
+            # Looked at afresh after each answer: another Job may have ended while it was awaited.
+            pods = self._cache.children(POD.kind, key)
+            jobs = self._cache.children(JOB.kind, key)
+            lacking = {job["metadata"]["uid"]: job for job in jobs if lacks_results(job, pods)}
+            looked &= set(lacking)
+            uid = next((uid for uid in lacking if uid not in looked), None)
+            if uid is None:
+                return
+            labels = f"{JOB_LABEL}={lacking[uid]['metadata']['name']}"
             found, _ = await self._client.list(POD, key[0], labels=labels)
             for pod in found:
                 self._cache.put_child(POD.kind, "applied", pod)
@@ -199,13 +207,6 @@ class Reconciler:
         return replace(
             seen, rates=self._rates, fleet=replace(self._slots.fleet(key), storm=self._storms.now(self._now()))
         )
-
-    def _versions(self, key: ModelKey) -> dict[str, str]:
-        model = self._cache.models.get(key)
-        if model is None:
-            return {}
-        found = [model, *self._cache.children(COMPILEDMODULE.kind, key)]
-        return {f"{m['kind']}/{m['metadata']['name']}": m["metadata"]["resourceVersion"] for m in found}
 
 
 def trace_decision(tracer: Tracer, observed: Observed, decision: Decision, started_ns: int) -> None:

@@ -16,6 +16,11 @@ RECHECK_SECONDS = 300.0
 """A trust ConfigMap that someone deleted or changed is put right after this time."""
 
 
+SETTLED_SECONDS = 5.0
+"""A namespace looked at within this time is not looked at again for each model in it: after a start that would be two
+reads per model. Such a model is not noted as seen, so that its next decision looks again."""
+
+
 class TrustKeeper:
     """Makes the signing Secret once per namespace, and keeps the trust ConfigMap current."""
 
@@ -23,15 +28,16 @@ class TrustKeeper:
         self,
         client: KubeClient,
         *,
-        ca_certificate: str,
         clock: Callable[[], float],
+        ca_certificate: str = "",
         issue: Callable[[str, dict[str, str] | None], dict[str, str] | None] | None = None,
     ) -> None:
         """`issue(namespace, data)`: data of a new client certificate, None where the one there is good; not given where
         the control stream asks for none."""
-        self._issue = issue
+        self.issue = issue
         self._client = client
-        self._ca_certificate = ca_certificate
+        self.ca_certificate = ca_certificate
+        """Of the control stream, PEM; known once this process leads."""
         self._clock = clock
         self._checked: dict[str, float] = {}
         self._models: dict[str, set[str]] = {}
@@ -46,6 +52,8 @@ class TrustKeeper:
         fresh = checked is not None and self._clock() - checked < RECHECK_SECONDS
         if fresh and model_uid in self._models[namespace]:
             return
+        if checked is not None and self._clock() - checked < SETTLED_SECONDS:
+            return
         try:
             secret = await self._client.get(SECRET, namespace, SIGNING_SECRET)
         except NotFound:
@@ -58,13 +66,13 @@ class TrustKeeper:
                 "get a new key pair (modules signed with the old one then need a new distillation)."
             )
         public_key = base64.b64decode(encoded).decode()
-        wanted = build_trust(namespace, public_key=public_key, ca_certificate=self._ca_certificate)
+        wanted = build_trust(namespace, public_key=public_key, ca_certificate=self.ca_certificate)
         found = await find(self._client, CONFIGMAP, namespace, wanted["metadata"]["name"])
         if found is None or found.get("data") != wanted["data"]:
             await self._client.apply(CONFIGMAP, wanted)
-        if self._issue is not None:
+        if self.issue is not None:
             secret = await find(self._client, SECRET, namespace, CLIENT_SECRET) or {}
-            data = self._issue(namespace, secret.get("data"))
+            data = self.issue(namespace, secret.get("data"))
             if data is not None:
                 await self._client.apply(SECRET, build_client_secret(namespace, data))
         if not fresh:

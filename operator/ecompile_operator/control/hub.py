@@ -10,11 +10,19 @@ from datetime import datetime, timedelta
 
 from ecompile_crds.routing import RoutingTable
 
+from ..decide.gate import HEARTBEAT_EXPIRY_SECONDS
 from ..decide.observed import MergedEvidence, PodAlert, PodReport, RemoteAlert
 from .evidence import Merger, Wealth
 
 ModelKey = tuple[str, str]
 
+REPORTS_PER_SECOND = 500.0
+"""What all pods together are asked for while nothing is on trial. A report costs the operator about 0.1 ms."""
+SLOWEST_PACE_SECONDS = 30.0
+MISSED = 2.5
+"""An open stream whose last report is older than this many paces is not vouched for."""
+AFTER = timedelta(milliseconds=1)
+"""A report counts up to and including its last moment: to look again at that very moment would find nothing new."""
 FORGET_AFTER = timedelta(minutes=5)
 """A pod or Job not heard of for this long is dropped from memory."""
 
@@ -36,27 +44,50 @@ ALERTS_KEPT = 64
 """Newest alerts by Alertmanager that are remembered of one model."""
 
 
+@dataclass(frozen=True)
+class Stream:
+    """An open stream of a pod."""
+
+    pod: str
+    pace_seconds: float
+    """How often it was asked to report."""
+
+
 class Hub:
     """Reports by model and pod, subscriptions of attached pods, tables in force."""
 
-    def __init__(self, changed: Callable[[ModelKey], None], now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        changed: Callable[[ModelKey], None],
+        now: Callable[[], datetime],
+        *,
+        pods: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`pods` tells how many serving pods there are, attached or not."""
         self._changed = changed
         self._now = now
+        self._pods = pods
+        self._open = 0
         self._reports: dict[ModelKey, dict[str, PodReport]] = defaultdict(dict)
         self._steps: dict[ModelKey, dict[tuple[str, int], JobStep]] = defaultdict(dict)
         self._tables: dict[ModelKey, RoutingTable] = {}
         self._merged: dict[ModelKey, Merger] = defaultdict(Merger)
         self._alerts: dict[ModelKey, dict[str, tuple[RemoteAlert, datetime]]] = defaultdict(dict)
-        self._attached: dict[ModelKey, dict[asyncio.Queue[RoutingTable], str]] = defaultdict(dict)
+        self._attached: dict[ModelKey, dict[asyncio.Queue[RoutingTable], Stream]] = defaultdict(dict)
 
     def attached(self) -> int:
         """Number of open streams of pods."""
-        return sum(len(queues) for queues in self._attached.values())
+        return self._open
 
-    def attach(self, key: ModelKey, pod: str) -> asyncio.Queue[RoutingTable]:
+    def pace(self) -> float:
+        """Seconds between the reports of a pod that has no news, so that all of them together are not too many."""
+        return min(max(1.0, max(self._open, self._pods()) / REPORTS_PER_SECOND), SLOWEST_PACE_SECONDS)
+
+    def attach(self, key: ModelKey, pod: str, *, pace_seconds: float = 1.0) -> asyncio.Queue[RoutingTable]:
         """A queue on which the pod's stream finds the newest table; the one in force is already on it."""
         queue: asyncio.Queue[RoutingTable] = asyncio.Queue(maxsize=1)
-        self._attached[key][queue] = pod
+        self._attached[key][queue] = Stream(pod, pace_seconds)
+        self._open += 1
         if key in self._tables:
             queue.put_nowait(self._tables[key])
         self._changed(key)
@@ -64,7 +95,8 @@ class Hub:
 
     def detach(self, key: ModelKey, queue: asyncio.Queue[RoutingTable]) -> None:
         """The stream ended. Its last report stands until it expires."""
-        self._attached[key].pop(queue, None)
+        if self._attached[key].pop(queue, None) is not None:
+            self._open -= 1
         if not self._attached[key]:
             del self._attached[key]
         self._changed(key)
@@ -100,7 +132,24 @@ class Hub:
         limit = self._now() - FORGET_AFTER
         found = {pod: r for pod, r in self._reports[key].items() if r.received_at > limit}
         self._reports[key] = found
-        return tuple(found[pod] for pod in sorted(found))
+        return tuple(self._vouched(key, found[pod]) for pod in sorted(found))
+
+    def _vouched(self, key: ModelKey, report: PodReport) -> PodReport:
+        """The report as of now, where the pod's stream is open and keeps the pace that it was asked for. A pod that was
+        asked to report slowly, because nothing is on trial, would otherwise count as silent."""
+        table = self._tables.get(key)
+        if table is None or table.rolling() or report.generation != table.generation:
+            return report
+        now = self._now()
+        silent = (now - report.received_at).total_seconds()
+        paces = [s.pace_seconds for s in self._attached.get(key, {}).values() if s.pod == report.pod]
+        return replace(report, received_at=now) if paces and silent <= MISSED * max(paces) else report
+
+    def expiry(self, key: ModelKey) -> datetime | None:
+        """When the next report of a pod without an open stream, or of a model on trial, will be too old to count."""
+        now, life = self._now(), timedelta(seconds=HEARTBEAT_EXPIRY_SECONDS) + AFTER
+        ends = [report.received_at + life for report in self.reports(key)]
+        return min((end for end in ends if now < end < now + life), default=None)
 
     def alert(self, key: ModelKey, identity: str, alert: PodAlert) -> bool:
         """Alertmanager says that an alert fires, or still fires. False where no table is in force that it could be

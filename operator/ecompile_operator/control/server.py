@@ -10,6 +10,7 @@ from datetime import datetime
 
 import grpc
 from ecompile_crds.control import control_pb2, control_pb2_grpc
+from ecompile_crds.names import REPORT_PACE_KEY
 
 from ..decide.observed import AlertKind, Counters, GroupCounters, PodAlert, PodReport
 from ..kube.errors import KubeError
@@ -72,7 +73,9 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
             return
         await self._authorise(context, caller, first.namespace, first.pod)
         key = (first.namespace, first.model)
-        queue = self._hub.attach(key, first.pod)
+        pace = self._hub.pace()
+        await context.send_initial_metadata(((REPORT_PACE_KEY, f"{pace:g}"),))
+        queue = self._hub.attach(key, first.pod, pace_seconds=pace)
         self._take(key, first)
         reader = asyncio.create_task(self._read(request_iterator, context, key, first.pod))
         try:

@@ -29,6 +29,9 @@ from .validation import recheck, validate
 
 FRESH_SECONDS = 30.0
 """For this long after a promotion its figures are looked at more often."""
+REFRESH_SECONDS = 600.0
+"""How often the figures of a model in calm service are brought up to date for people. Alerts, lost pods and refusals
+are news, which wake the model at once."""
 ROLLBACK_WARN_SECONDS = 60.0
 """A rollback that a live pod has not acknowledged by then is shown as a warning; the pod's mounted ConfigMap and its
 own breaker work meanwhile."""
@@ -132,7 +135,7 @@ def advance_module(draft: Draft, module: ObservedModule) -> CompiledModuleStatus
             return judge_step(draft, module)
         case Stage.PROMOTED:
             fresh = seconds_since(rollout.since, draft.now) < FRESH_SECONDS
-            draft.wakes.append(draft.now + timedelta(seconds=POLL_SECONDS * (2 if fresh else 10)))
+            draft.wakes.append(draft.now + timedelta(seconds=2 * POLL_SECONDS if fresh else REFRESH_SECONDS))
             return recheck(draft, module)
         case Stage.ROLLING_BACK:
             return _finish_rollback(draft, module)

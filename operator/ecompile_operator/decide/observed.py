@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from ecompile_crds.audit import AuditRecord
 from ecompile_crds.compiledmodule import CompiledModuleSpec, CompiledModuleStatus
 from ecompile_crds.hybridmodel import HybridModelSpec, HybridModelStatus
 from ecompile_crds.jobs import JobCost, JobKind, JobResult
@@ -182,6 +184,21 @@ class AuditHead:
     sequence: int
     hash: str
     generation: int
+    recorded: Mapping[int, str] = field(default_factory=dict)
+    """What records of that generation say of each segment: the newest `after`."""
+
+    @staticmethod
+    def of(newest_first: Iterable[AuditRecord]) -> AuditHead:
+        """From the log, read backwards as far as its newest generation goes.
+
+        Raises StopIteration where there is no record.
+        """
+        records = iter(newest_first)
+        newest = next(records)
+        recorded = {newest.segment: newest.after}
+        for record in itertools.takewhile(lambda r: r.generation == newest.generation, records):
+            recorded.setdefault(record.segment, record.after)
+        return AuditHead(sequence=newest.sequence, hash=newest.hash, generation=newest.generation, recorded=recorded)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,8 +110,9 @@ def describe(route_: SegmentRoute | None, policy: ServingPolicy | None = None) -
 def _records(draft: Draft, before: RoutingTable | None, table: RoutingTable) -> tuple[AuditRecord, ...]:
     observed = draft.observed
     head = observed.audit
-    if head is not None and head.generation >= table.generation and head.sequence > observed.status.audit_sequence:
-        return ()
+    # Written by a decision whose status was lost: what it says is not repeated where it is decided again, and put
+    # right where something else is decided now.
+    recorded = head.recorded if head is not None and head.generation == table.generation else {}
     sequence = max(head.sequence if head is not None else 0, observed.status.audit_sequence)
     previous = observed.status.audit_head or GENESIS
     if head is not None and head.sequence >= observed.status.audit_sequence:
@@ -121,8 +122,9 @@ def _records(draft: Draft, before: RoutingTable | None, table: RoutingTable) -> 
     by_name = {m.name: m for m in observed.modules}
     records: list[AuditRecord] = []
     for new in table.segments:
-        was, now = describe(old.get(new.segment), before.policy if before else None), describe(new, table.policy)
-        if was == now and (same_life or before is None):
+        earlier = describe(old.get(new.segment), before.policy if before is not None else None)
+        was, now = recorded.get(new.segment, earlier), describe(new, table.policy)
+        if was == now and (same_life or before is None or new.segment in recorded):
             continue
         subject = by_name.get(new.module or "") or _module_of(draft, new.segment)
         status = draft.modules[subject.name] if subject is not None else None

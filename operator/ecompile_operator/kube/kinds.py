@@ -27,6 +27,15 @@ class Kind:
         return "/".join(parts)
 
 
+def resource_of(path: str) -> str:
+    """Plural (and subresource) that a URL path names: `pods`, `hybridmodels/status`."""
+    parts = path.strip("/").split("/")
+    rest = parts[2:] if parts[0] == "api" else parts[3:]
+    if len(rest) > 2 and rest[0] == "namespaces":
+        rest = rest[2:]
+    return "/".join((rest[0], *rest[2:3])) if rest else path
+
+
 HYBRIDMODEL = Kind(API_VERSION, "HybridModel", "hybridmodels")
 COMPILEDMODULE = Kind(API_VERSION, "CompiledModule", "compiledmodules")
 JOB = Kind("batch/v1", "Job", "jobs")

@@ -48,7 +48,8 @@ class Watcher:
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
         self._sink = sink
         self._clock = clock
-        self._known: dict[str | None, dict[Identity, Manifest]] = {n: {} for n in self._namespaces}
+        self._known: dict[str | None, set[Identity]] = {n: set() for n in self._namespaces}
+        """What the sink was told of, so that a deletion which a watch missed can be told as well."""
         self.synced = asyncio.Event()
         self._versions: dict[str | None, str] = dict.fromkeys(self._namespaces, "")
         """Resource version to watch from; empty: list first."""
@@ -86,16 +87,20 @@ class Watcher:
         self._failures[namespace] = 0
 
     async def _relist(self, namespace: str | None) -> None:
-        items, version = await self._client.list(self.kind, namespace, labels=self._labels)
-        self._heard(namespace)
-        listed = {identity(item): item for item in items}
         known = self._known[namespace]
-        for gone in set(known) - set(listed):
-            stub = known.pop(gone)
-            self._sink("deleted", {"metadata": {**stub["metadata"], "resourceVersion": version}})
-        for key, item in listed.items():
-            known[key] = _stub(item)
-            self._sink("applied", item)
+        gone, version = set(known), ""
+        async for page in self._client.pages(self.kind, namespace, labels=self._labels):
+            self._heard(namespace)
+            version = page.version
+            for item in page.items:
+                key = identity(item)
+                gone.discard(key)
+                known.add(key)
+                self._sink("applied", item)
+        for key in gone:
+            known.discard(key)
+            meta = {"namespace": key[0], "name": key[1], "resourceVersion": version}
+            self._sink("deleted", {"metadata": meta})
         self._listed.add(namespace)
         if len(self._listed) == len(self._namespaces):
             self.synced.set()
@@ -116,21 +121,13 @@ class Watcher:
             if type_ == "BOOKMARK":
                 continue
             if type_ == "DELETED":
-                known.pop(identity(item), None)
+                known.discard(identity(item))
                 self._sink("deleted", item)
             else:
-                known[identity(item)] = _stub(item)
+                known.add(identity(item))
                 self._sink("applied", item)
 
 
 def identity(manifest: Manifest) -> Identity:
     """(namespace, name)."""
     return manifest["metadata"].get("namespace", ""), manifest["metadata"]["name"]
-
-
-def _stub(manifest: Manifest) -> Manifest:
-    """Enough to report a deletion that a watch missed."""
-    meta = manifest["metadata"]
-    return {
-        "metadata": {"namespace": meta.get("namespace", ""), "name": meta["name"], "labels": meta.get("labels", {})}
-    }

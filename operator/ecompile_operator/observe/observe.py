@@ -192,7 +192,6 @@ def _audit_head(manifest: Manifest | None) -> AuditHead | None:
     if not lines:
         return None
     try:
-        record = audit.parse(lines[-1:])[0]
-    except (EcompileError, IndexError):
+        return AuditHead.of(record for line in reversed(lines) for record in audit.parse([line]))
+    except (EcompileError, StopIteration):
         return None
-    return AuditHead(sequence=record.sequence, hash=record.hash, generation=record.generation)

@@ -13,19 +13,19 @@ RENDERED = ROOT / "tests" / "component" / "golden" / "chart" / "monitoring.yaml"
 
 Grant = tuple[str, str, str]
 """(role, resource or resource:name, verb)."""
-WATCHED = ("main.py", "CHILD_KINDS = (")
+WATCHED = ("term.py", "CHILD_KINDS = (COMPILEDMODULE")
 KOPF = ("main.py", "await kopf.operator(")
 """Kopf lists and watches our kinds, and looks for their definitions."""
 OWN, MAIN, CLUSTER = "ecompile-operator-own", "ecompile-operator", "ecompile-operator-cluster"
 UNINSTALL, TEST = "ecompile-uninstall", "ecompile-test"
 
 USES: dict[Grant, tuple[str, str]] = {
-    (MAIN, "hybridmodels", "list"): ("main.py", "await client.list(kind, namespace)"),
+    (MAIN, "hybridmodels", "list"): ("term.py", "client.pages(HYBRIDMODEL, namespace)"),
     (MAIN, "hybridmodels", "watch"): KOPF,
     (MAIN, "hybridmodels", "patch"): ("apply/apply.py", "self.client.merge(HYBRIDMODEL"),
     (MAIN, "hybridmodels/status", "patch"): ("apply/apply.py", 'subresource="status"'),
-    (MAIN, "compiledmodules", "list"): ("main.py", "for kind in (COMPILEDMODULE, HYBRIDMODEL)"),
-    (MAIN, "compiledmodules", "watch"): KOPF,
+    (MAIN, "compiledmodules", "list"): ("term.py", "CHILD_KINDS = (COMPILEDMODULE"),
+    (MAIN, "compiledmodules", "watch"): WATCHED,
     (MAIN, "compiledmodules", "create"): ("apply/apply.py", "await self._create(COMPILEDMODULE"),
     (MAIN, "compiledmodules/status", "patch"): ("apply/apply.py", "self._status(COMPILEDMODULE"),
     (MAIN, "hybridmodels/finalizers", "update"): ("specs/metadata.py", '"blockOwnerDeletion": True'),

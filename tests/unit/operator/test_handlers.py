@@ -14,7 +14,7 @@ def test_event_handlers_run_in_the_event_loop_s_thread() -> None:
     registry = kopf.OperatorRegistry()
     register(registry, Cache(lambda key: None))
     handlers = registry._watching.get_all_handlers()
-    assert len(handlers) == 2
+    assert len(handlers) == 1
     assert all(inspect.iscoroutinefunction(handler.fn) for handler in handlers)
 
 

@@ -153,3 +153,42 @@ def test_the_age_of_the_oldest_waiting_key_is_known() -> None:
         assert len(queue) == 2
 
     run(main)
+
+
+def test_keys_without_news_wait_behind_those_with_news() -> None:
+    async def main(clock: Clock) -> None:
+        queue = make_queue(clock)
+        for key in ("a", "b", "c"):
+            queue.add_last(key)
+        queue.add("urgent")
+        queue.add("c")
+        assert len(queue) == 4
+        assert [await queue.get() for _ in range(4)] == ["urgent", "c", "a", "b"]
+
+    run(main)
+
+
+def test_keys_without_news_are_reached_although_news_never_ends() -> None:
+    async def main(clock: Clock) -> None:
+        queue = make_queue(clock)
+        queue.add_last("patient")
+        seen = []
+        for number in range(4):
+            queue.add(f"news-{number}")
+            seen.append(await queue.get())
+        assert "patient" in seen
+
+    run(main)
+
+
+def test_a_key_that_is_worked_on_or_waits_is_not_added_behind() -> None:
+    async def main(clock: Clock) -> None:
+        queue = make_queue(clock)
+        queue.add("a")
+        queue.add_last("a")
+        assert await queue.get() == "a"
+        queue.add_last("a")
+        queue.done("a")
+        assert len(queue) == 0
+
+    run(main)

@@ -120,6 +120,29 @@ def test_the_end_of_a_job_known_before_the_end_of_its_pod_is_no_lost_result() ->
     run(main)
 
 
+def test_a_job_that_ends_while_the_pods_of_another_are_read_has_not_lost_its_result() -> None:
+    async def main(clock: Clock) -> None:
+        stage = Stage(clock)
+        listed: list[str] = []
+
+        async def late(kind: Kind, namespace: str | None, *, labels: str = "", fields: str = "") -> object:
+            listed.append(labels)
+            name = labels.rpartition("=")[2]
+            if len(listed) == 1:
+                stage.cache.put_child("Job", "applied", job("net-distill-2", status=ended("Complete")))
+            return [pod(f"{name}-0", of=name, result=RESULT)], "1000"
+
+        stage.server.list = late  # type: ignore[method-assign,assignment]  # the server of this test only
+        stage.cache.put_model("applied", model())
+        stage.cache.put_child("Job", "applied", job(status=ended("Complete")))
+        await stage.work(1)
+        assert stage.seen
+        for observed in stage.seen:
+            assert all(found.results == {0: RESULT} for found in observed.jobs)
+
+    run(main)
+
+
 def test_a_result_that_is_really_lost_is_looked_for_once() -> None:
     async def main(clock: Clock) -> None:
         stage = Stage(clock)

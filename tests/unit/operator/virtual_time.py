@@ -44,4 +44,10 @@ def run(main: Callable[[Callable[[], float]], Coroutine[Any, Any, Result]]) -> R
     try:
         return loop.run_until_complete(main(loop.time))
     finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+import math
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import asdict
 from random import Random
 from time import monotonic
@@ -17,7 +18,7 @@ from time import monotonic
 import grpc
 from ecompile_crds.control import control_pb2, control_pb2_grpc
 from ecompile_crds.errors import Code, EcompileError, ResourceError
-from ecompile_crds.names import CA_KEY
+from ecompile_crds.names import CA_KEY, REPORT_PACE_KEY
 
 from .adoption import Adopter
 from .breaker import AlertKind
@@ -30,6 +31,8 @@ from .settings import Settings
 logger = logging.getLogger(__name__)
 
 REPORT_SECONDS = 1.0
+SLOWEST_PACE_SECONDS = 60.0
+"""What the operator asks for is believed up to this."""
 RATE_SECONDS = 0.5
 """Requests are counted over at least this time: a report that an alert hurries would divide by almost none."""
 BACKOFF_FIRST_SECONDS = 0.2
@@ -69,6 +72,9 @@ class ControlClient:
         self._clock = clock
         self._news = asyncio.Event()
         self._last = (clock(), 0)
+        self._pace_seconds = REPORT_SECONDS
+        self._on_trial = True
+        """Whether the newest table has a module on trial; until there is one, as if it had."""
         self._rate = 0.0
 
     def wake(self) -> None:
@@ -99,6 +105,7 @@ class ControlClient:
             logger.warning("%s: %s", self._settings.routing_dir, error.message)
             return
         if table is not None and table.generation > self._bridge.state.generation:
+            self._on_trial = table.rolling()
             self._adopter.offer(table)
 
     async def _attach(self) -> None:
@@ -107,6 +114,7 @@ class ControlClient:
             await asyncio.wait_for(channel.channel_ready(), CONNECT_SECONDS)
             call = control_pb2_grpc.ControlStub(channel).Attach(self._reports(), metadata=metadata)
             try:
+                self._pace_seconds = pace(await call.initial_metadata())
                 async for message in call:
                     self._take(message)
                 raise ResourceError(Code.CONTROL_UNAVAILABLE, f"closed by the operator: {await call.details()}")
@@ -138,7 +146,11 @@ class ControlClient:
             self._news.clear()
             yield self.report()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), REPORT_SECONDS)
+                await asyncio.wait_for(self._news.wait(), self._wait_seconds())
+
+    def _wait_seconds(self) -> float:
+        """Each second while a module is on trial; otherwise as often as the operator of many pods asks for."""
+        return REPORT_SECONDS if self._on_trial else self._pace_seconds
 
     def _take(self, message: control_pb2.Routing) -> None:
         try:
@@ -146,6 +158,7 @@ class ControlClient:
         except EcompileError as error:
             self._adopter.refuse_malformed(message.generation, error)
         else:
+            self._on_trial = table.rolling()
             self._adopter.offer(table)
 
     def report(self) -> control_pb2.Report:
@@ -188,6 +201,16 @@ def to_message(counters: SegmentCounters) -> control_pb2.SegmentCounters:
     detectors = [control_pb2.DetectorEvidence(**each) for each in told.pop("detectors")]
     groups = [control_pb2.GroupCounters(**each) for each in told.pop("groups")]
     return control_pb2.SegmentCounters(**told, detectors=detectors, groups=groups)
+
+
+def pace(metadata: Iterable[tuple[str, str | bytes]] | None) -> float:
+    """Seconds between reports that the operator asks for; one where it says nothing of use."""
+    text = next((str(value) for key, value in metadata or () if key == REPORT_PACE_KEY), "")
+    try:
+        asked = float(text)
+    except ValueError:
+        return REPORT_SECONDS
+    return min(max(asked, REPORT_SECONDS), SLOWEST_PACE_SECONDS) if math.isfinite(asked) else REPORT_SECONDS
 
 
 def _describe(error: BaseException) -> str:

@@ -108,6 +108,9 @@ def test_a_log_that_someone_scribbled_in_is_continued_and_reported() -> None:
     known = stage.cache.child("ConfigMap", ("test", "net"), "net-audit")
     assert known is not None
     known["data"]["audit.jsonl"] += "scribble\n"
+    known["metadata"]["resourceVersion"] = "7"
+    stage.client.objects[PLACE] = known
+    stage.cache.put_child("ConfigMap", "applied", known)
     stage.append(chain(2)[1])
     assert stage.text().splitlines()[-2] == "scribble"
     assert '"sequence":2' in stage.text().splitlines()[-1]

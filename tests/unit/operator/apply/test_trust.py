@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ecompile_operator.apply.trust import RECHECK_SECONDS, TrustKeeper
+from ecompile_operator.apply.trust import RECHECK_SECONDS, SETTLED_SECONDS, TrustKeeper
 
 from ..fake_api import FakeClient
 
@@ -57,10 +57,22 @@ def test_another_model_reads_but_writes_nothing() -> None:
     assert stage.ensure("model-2") == []
 
 
+def test_many_models_of_a_namespace_are_not_a_read_each_and_none_is_forgotten() -> None:
+    stage = Stage()
+    stage.ensure()
+    calls = len(stage.client.calls)
+    stage.ensure("model-2")
+    assert len(stage.client.calls) == calls
+    stage.seconds += SETTLED_SECONDS
+    stage.ensure("model-2")
+    assert len(stage.client.calls) > calls, "its next decision looks again"
+
+
 def test_a_namespace_made_anew_gets_a_new_key_with_its_first_model() -> None:
     stage = Stage()
     stage.ensure()
     stage.client.objects.clear()
+    stage.seconds += SETTLED_SECONDS
     assert len(stage.ensure("model-2")) == 2
     assert {TRUST, SECRET} <= set(stage.client.objects)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from ecompile_crds.routing import RoutingTable, SegmentRoute
+from ecompile_crds.routing import RouteMode, RoutingTable, SegmentRoute
 from ecompile_operator.control.hub import FORGET_AFTER, Hub, ModelKey
 from ecompile_operator.decide.observed import AlertKind, Counters, PodAlert, PodReport
 
@@ -129,3 +129,48 @@ def test_a_forgotten_model_leaves_nothing_behind() -> None:
     stage.hub.forget(KEY)
     assert stage.hub.reports(KEY) == ()
     assert stage.hub.attach(KEY, "net-0").empty()
+
+
+def test_a_pod_asked_to_report_slowly_is_not_silent_while_its_stream_is_open() -> None:
+    stage = Stage()
+    stage.hub.push(table(1))
+    stage.hub.attach(KEY, "net-0", pace_seconds=20.0)
+    stage.report()
+    stage.now += timedelta(seconds=30)
+    assert stage.hub.reports(KEY)[0].received_at == stage.now
+    stage.now += timedelta(seconds=30)
+    assert stage.hub.reports(KEY)[0].received_at < stage.now, "it has missed what it was asked for"
+
+
+def test_a_pod_with_a_module_on_trial_must_report_each_second_whatever_its_pace() -> None:
+    stage = Stage()
+    rolling = table(1).model_copy(update={"segments": (SegmentRoute(segment=0, mode=RouteMode.SHADOW),)})
+    stage.hub.push(rolling)
+    stage.hub.attach(KEY, "net-0", pace_seconds=20.0)
+    stage.report()
+    reported_at, stage.now = stage.now, stage.now + timedelta(seconds=10)
+    assert stage.hub.reports(KEY)[0].received_at == reported_at
+
+
+def test_a_pod_that_has_not_acknowledged_or_is_not_attached_is_not_vouched_for() -> None:
+    stage = Stage()
+    stage.hub.push(table(2))
+    queue = stage.hub.attach(KEY, "net-0", pace_seconds=20.0)
+    stage.report(generation=1)
+    reported_at, stage.now = stage.now, stage.now + timedelta(seconds=10)
+    assert stage.hub.reports(KEY)[0].received_at == reported_at
+    stage.report(generation=2)
+    stage.hub.detach(KEY, queue)
+    reported_at, stage.now = stage.now, stage.now + timedelta(seconds=3)
+    assert stage.hub.reports(KEY)[0].received_at == reported_at
+    expires = stage.hub.expiry(KEY)
+    assert expires is not None and expires > reported_at + timedelta(seconds=5)
+    stage.now = expires
+    assert stage.hub.expiry(KEY) is None, "nobody is woken for it again"
+
+
+def test_the_more_pods_there_are_the_slower_each_is_asked_to_report() -> None:
+    def pace(pods: int) -> float:
+        return Hub(lambda key: None, lambda: datetime(2026, 1, 1, tzinfo=UTC), pods=lambda: pods).pace()
+
+    assert [pace(n) for n in (0, 500, 5000, 10**6)] == [1.0, 1.0, 10.0, 30.0]

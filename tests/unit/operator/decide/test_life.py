@@ -33,6 +33,36 @@ def test_life_runs_from_apply_to_promoted() -> None:
     assert world.status.observed_generation == world.generation
 
 
+def test_a_record_whose_status_was_lost_is_not_repeated_and_another_swap_of_that_generation_is_not_left_out() -> None:
+    """The operator died between writing the audit log and the status; then something else was decided."""
+    world = World(segments=2).to_validating()
+    world.finish_job()
+    world.settle()
+    world.pods_ready()
+    before = replace(world, modules=dict(world.modules), jobs=dict(world.jobs), audit=list(world.audit))
+    while len(world.audit) == len(before.audit):
+        world.step()
+    (lost,) = world.audit[len(before.audit) :]
+    again = replace(before, modules=dict(before.modules), audit=list(world.audit))
+    while again.status.routing.generation < lost.generation:
+        again.step()
+    assert again.audit == world.audit, "the same swap, decided again, is not recorded twice"
+
+    other = replace(before, modules=dict(before.modules), audit=list(world.audit))
+    first = next(name for name, (spec, _) in other.modules.items() if spec.segment == lost.segment)
+    other.modules[first] = (
+        other.modules[first][0],
+        other.modules[first][1].model_copy(
+            update={"rollout": other.modules[first][1].rollout.model_copy(update={"stage": Stage.HELD})}
+        ),
+    )
+    while other.status.routing.generation < lost.generation:
+        other.step()
+    audit.verify(other.audit, head=other.status.audit_head)
+    told = {(r.generation, r.segment): r.after.split()[0] for r in other.audit}
+    assert told[lost.generation, lost.segment] == "neural" and "shadow" in told.values()
+
+
 def test_every_swap_is_in_the_audit_chain() -> None:
     world = World().to_rolled_back()
     audit.verify(world.audit, head=world.status.audit_head)

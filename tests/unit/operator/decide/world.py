@@ -89,7 +89,6 @@ class World:
 
     def observed(self) -> Observed:
         """What `observe` would read now."""
-        newest = self.audit[-1] if self.audit else None
         return Observed(
             namespace="default",
             name="digits",
@@ -108,9 +107,7 @@ class World:
             evidence=self.evidence,
             remote_alerts=self.remote_alerts,
             worker_image=self.worker_image,
-            audit=AuditHead(sequence=newest.sequence, hash=newest.hash, generation=newest.generation)
-            if newest is not None
-            else None,
+            audit=AuditHead.of(reversed(self.audit)) if self.audit else None,
         )
 
     def step(self, *, seconds: float = 1.0) -> Decision:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-from ecompile_operator.kube.client import KubeClient, Manifest
+from ecompile_operator.kube.client import KubeClient, Manifest, Page
 from ecompile_operator.kube.errors import Gone, KubeError, Unavailable
 from ecompile_operator.kube.kinds import POD, Kind
 from ecompile_operator.kube.watch import Change, Watcher
@@ -31,14 +31,15 @@ class ScriptedClient(KubeClient):
         self.watched_from: list[str] = []
         self.listed = 0
 
-    async def list(
+    async def pages(
         self, kind: Kind, namespace: str | None, *, labels: str = "", fields: str = ""
-    ) -> tuple[list[Manifest], str]:
+    ) -> AsyncIterator[Page]:
         self.listed += 1
         answer = self.lists.pop(0)
         if isinstance(answer, KubeError):
             raise answer
-        return answer, str(100 * self.listed)
+        for start in range(0, max(len(answer), 1), 2):
+            yield Page(answer[start : start + 2], str(100 * self.listed))
 
     async def watch(
         self, kind: Kind, namespace: str | None, *, labels: str, resource_version: str, timeout_seconds: int
@@ -99,7 +100,7 @@ def test_a_broken_watch_goes_on_from_the_last_version() -> None:
 def test_a_version_too_old_means_a_new_list_and_deletions_missed_meanwhile_are_told() -> None:
     client, told = follow([[pod("a", 1), pod("b", 2)], [pod("b", 2)]], [[Gone("too old")]])
     assert client.listed == 2
-    assert told == [("applied", "a"), ("applied", "b"), ("deleted", "a"), ("applied", "b")]
+    assert told == [("applied", "a"), ("applied", "b"), ("applied", "b"), ("deleted", "a")]
     assert client.watched_from == ["100", "200"]
 
 
@@ -108,6 +109,11 @@ def test_a_server_away_for_minutes_is_waited_for() -> None:
     client, told = follow([*away, [pod("a", 1)]], [])
     assert client.listed == 41
     assert told == [("applied", "a")]
+
+
+def test_a_long_list_reaches_the_sink_page_by_page() -> None:
+    _, told = follow([[pod(name, 1) for name in "abcde"]], [])
+    assert told == [("applied", name) for name in "abcde"]
 
 
 def test_the_wait_grows_to_ten_seconds_and_starts_small_again_after_a_success() -> None:

@@ -45,11 +45,40 @@ def test_an_older_version_does_not_replace_a_newer_one() -> None:
     assert found is not None and found["metadata"]["resourceVersion"] == "10"
 
 
+def test_what_was_written_here_is_no_news_when_it_comes_back_through_the_watch() -> None:
+    cache, changes = make_cache()
+    cache.put_model("applied", model(version=10))
+    cache.put_child("Job", "applied", child("a", version=11))
+    changes.clear()
+    cache.put_model("applied", model(version=10))
+    cache.put_child("Job", "applied", child("a", version=11))
+    assert changes == []
+
+
 def test_the_deletion_of_an_earlier_object_of_the_name_is_no_news() -> None:
     cache, _ = make_cache()
     cache.put_child("Job", "applied", child("a", version=10))
     cache.put_child("Job", "deleted", child("a", version=9))
     assert cache.child("Job", KEY, "a") is not None
+
+
+def test_a_deleted_object_does_not_come_back_by_an_answer_that_was_late() -> None:
+    cache, _ = make_cache()
+    cache.put_child("Pod", "applied", child("a", version=10))
+    cache.put_child("Pod", "deleted", child("a", version=12))
+    cache.put_child("Pod", "applied", child("a", version=11))
+    assert cache.children("Pod", KEY) == []
+    cache.put_child("Pod", "applied", child("a", version=13))
+    assert len(cache.children("Pod", KEY)) == 1
+
+
+def test_an_answer_later_than_the_news_of_the_deletion_makes_no_ghost() -> None:
+    cache, _ = make_cache()
+    cache.put_child("Job", "deleted", child("a", version=12))
+    cache.put_child("Job", "applied", child("a", version=11))
+    cache.put_model("deleted", model(version=22))
+    cache.put_model("applied", model(version=21))
+    assert cache.children("Job", KEY) == [] and not cache.models
 
 
 def test_an_object_moved_to_another_model_leaves_the_first() -> None:
@@ -64,14 +93,15 @@ def test_a_complete_list_removes_what_it_lacks_but_not_what_is_newer_than_it() -
     cache, _ = make_cache()
     cache.put_model("applied", model(version=5, name="gone"))
     cache.put_model("applied", model(version=20, name="new"))
-    cache.replace_all("HybridModel", [model(version=6)], namespace=None, version="10")
+    cache.put_model("applied", model(version=6))
+    cache.delete_models_but({KEY}, namespace=None, version="10")
     assert set(cache.models) == {KEY, (NAMESPACE, "new")}
 
 
 def test_a_complete_list_of_one_namespace_leaves_others_alone() -> None:
     cache, _ = make_cache()
     cache.put_model("applied", model(version=5))
-    cache.replace_all("HybridModel", [], namespace="elsewhere", version="10")
+    cache.delete_models_but(set(), namespace="elsewhere", version="10")
     assert set(cache.models) == {KEY}
 
 

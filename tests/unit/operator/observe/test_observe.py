@@ -128,7 +128,7 @@ def test_the_audit_head_is_the_last_record() -> None:
         )
     )
     log = {**child("net-audit"), "data": {"audit.jsonl": to_line(record) + "\n"}}
-    assert look(ConfigMap=log).audit == AuditHead(sequence=1, hash=record.hash, generation=2)
+    assert look(ConfigMap=log).audit == AuditHead.of([record])
     broken = {**child("net-audit"), "data": {"audit.jsonl": "scribble\n"}}
     assert look(ConfigMap=broken).audit is None
 
