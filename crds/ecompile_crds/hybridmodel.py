@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from .base import ApiModel, StatusModel, cel
 from .conditions import Condition
@@ -46,7 +46,7 @@ class Source(ApiModel):
 
 
 class DataRef(ApiModel):
-    """A `.npz` file with an array `inputs` (rows, features...) and, where known, `labels`."""
+    """A `.npz` file with an array `inputs` (rows, features...) and, where known, `labels` and `groups`."""
 
     uri: Uri
     digest: Digest | None = Field(default=None, description="If set, the file must have this digest.")
@@ -157,24 +157,36 @@ class Distill(ApiModel):
     )
 
 
+GroupName = Annotated[str, Field(min_length=1, max_length=64)]
+
+
 class Fairness(ApiModel):
-    """Gap between groups that a module may not widen. Not supported by this version: leave it out."""
-
-    groups: list[str] = Field(min_length=1, max_length=32)
-    max_gap: PositiveFraction = 0.05
-
-
-class Equivalence(ApiModel):
-    """What a module must show before it may serve."""
+    """Gap between groups that a module may not open: in validation, at each rollout step, and while it serves."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
-                "!has(self.fairness)",
-                "spec.equivalence.fairness: not supported by this version; remove the field",
+                "self.groups.all(g, self.groups.exists_one(h, h == g))",
+                "spec.equivalence.fairness.groups: each group may be named once",
             ),
         )
     )
+
+    groups: list[GroupName] = Field(
+        min_length=2,
+        max_length=32,
+        description="Groups to compare: values of the array `groups` in the data file, and of the request parameter "
+        "`group`.",
+    )
+    max_gap: PositiveFraction = Field(
+        default=0.05,
+        description="Limit of the difference between two groups in the share of answers beyond the limit of the "
+        "relative error.",
+    )
+
+
+class Equivalence(ApiModel):
+    """What a module must show before it may serve."""
 
     max_relative_error: PositiveFraction = Field(
         default=1e-3, description="Limit of delta: mean of |y - y'| / (|y| + 1e-6 + row scale) over the test inputs."
@@ -217,6 +229,71 @@ class Autoscaling(ApiModel):
     max_replicas: int = Field(ge=1, le=1000, description="Never more Pods than this.")
     target_cpu_percent: int = Field(
         default=70, ge=10, le=200, description="CPU to aim at, in percent of what the Pods request."
+    )
+
+
+class Policy(StrEnum):
+    CONFORMAL = "conformal"
+    GUARD_ONLY = "guard-only"
+    CONFIDENCE_FIRST = "confidence-first"
+    COMPILED_FIRST = "compiled-first"
+    SHADOW = "shadow"
+    NEURAL_ONLY = "neural-only"
+
+
+class ConfidenceWeights(ApiModel):
+    """Weights of the terms of the confidence; one whose term is not known goes to the others."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "self.stability + self.distribution + self.accuracy > 0.0",
+                "spec.serving.policy.weights: at least one weight must be above 0",
+            ),
+        )
+    )
+
+    stability: Fraction = Field(default=0.4, description="Of the segment's stability.")
+    distribution: Fraction = Field(default=0.3, description="Of 1 - out-of-distribution.")
+    accuracy: Fraction = Field(default=0.3, description="Of the recent accuracy.")
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> ConfidenceWeights:
+        if self.stability + self.distribution + self.accuracy <= 0:
+            raise ValueError("at least one weight must be above 0")
+        return self
+
+
+class ServingPolicy(ApiModel):
+    """Which inputs a module may answer. It comes into force with a new routing generation, without a restart."""
+
+    name: Policy = Field(
+        default=Policy.CONFORMAL,
+        description="conformal: guard, and calibrated risk at most maxRisk; guard-only; confidence-first: guard, and "
+        "confidence at least minConfidence; compiled-first: guard, and every request in canary steps too; shadow: "
+        "the network answers, modules are compared; neural-only: modules are not used.",
+    )
+    max_risk: PositiveFraction = Field(
+        default=0.05,
+        description="conformal: limit of the probability that an input is answered beyond maxRelativeError.",
+    )
+    min_confidence: Fraction = Field(default=0.9, description="confidence-first: least confidence.")
+    weights: ConfidenceWeights = Field(default_factory=ConfidenceWeights)
+
+
+class Isolation(StrEnum):
+    NONE = "None"
+    SAMPLED = "Sampled"
+
+
+class Feedback(ApiModel):
+    """Labels that come after the answer: `POST /v2/models/NAME/feedback`."""
+
+    remember: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="How many of its newest answers a pod remembers by the request's id; 0: no feedback is taken.",
     )
 
 
@@ -267,6 +344,19 @@ class Serving(ApiModel):
         "for probes and metrics come over HTTP.",
     )
     autoscaling: Autoscaling | None = None
+    policy: ServingPolicy = Field(default_factory=ServingPolicy)
+    feedback: Feedback = Field(default_factory=Feedback)
+    isolation: Isolation = Field(
+        default=Isolation.NONE,
+        description="Sampled: modules whose evidence is only sampled run in processes of their own, which costs two "
+        "context switches a call; a crash there does not restart the Pod.",
+    )
+    carbon_region: str | None = Field(
+        default=None,
+        pattern=r"^([A-Z]{2}|WORLD|[0-9]{1,4})$",
+        description="Where the electricity comes from, for figures of CO2: a country of the table in the docs, or "
+        "grams of CO2e per kWh.",
+    )
 
 
 class Approval(StrEnum):
@@ -311,6 +401,10 @@ class Analysis(ApiModel):
     fallback_limit: PositiveFraction = Field(default=0.05, description="Limit of the share of requests refused.")
     latency_regression_limit: float = Field(
         default=0.20, gt=0, le=10, description="Compiled may be slower than neural by at most this share."
+    )
+    input_drift_limit: PositiveFraction = Field(
+        default=0.5,
+        description="Limit of the share of inputs further from the calibration sample than 95 % of that sample.",
     )
     false_alarm_interval: int = Field(
         default=1_000_000,
@@ -563,7 +657,9 @@ class HybridModelStatus(BaseModel):
     deterministic_coverage: float | None = Field(
         default=None, description="Share of requests answered by compiled code in every compiled segment."
     )
-    proven_coverage: float | None = Field(default=None, description="The same, counting only `proven` evidence.")
+    proven_coverage: float | None = Field(
+        default=None, description="The same, counting only inputs for which the module is proven; by compared requests."
+    )
     speedup: float | None = Field(default=None, description="Measured latency of the neural path over ours.")
     evidence: str = Field(default="", description="Label of the weakest evidence in service.")
     replicas: int = 0

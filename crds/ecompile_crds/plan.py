@@ -46,6 +46,8 @@ class PlanSegment(ApiModel):
     neural: PlanFile
     macs: int = 0
     stability: float | None = None
+    reference: PlanFile | None = None
+    """What the calibration inputs look like here (trace/reference.py); since schema version 2."""
     predicted_microseconds: float | None = None
     """Of compiled code, one row, by the cost model of the machine that profiled; None where it has none."""
 
@@ -53,7 +55,7 @@ class PlanSegment(ApiModel):
 class Plan(ApiModel):
     """How a network is cut. Segments are in order; the output of one is the input of the next."""
 
-    schema_version: int = 1
+    schema_version: int = 2
     namespace: str
     model: str
     life: str

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from .hybridmodel import ServingPolicy
+
 
 class RouteMode(StrEnum):
     """How a segment is served."""
@@ -47,6 +49,8 @@ class RoutingTable(BaseModel):
     """Life key of the source that the routes belong to; a pod serving another life ignores the table."""
     generation: Annotated[int, Field(ge=1)]
     segments: tuple[SegmentRoute, ...] = ()
+    policy: ServingPolicy = ServingPolicy()
+    """Which inputs the modules may answer."""
 
     def rolling(self) -> bool:
         """Whether a module is on trial: then pods report each second, because decisions wait for their figures."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import os
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import kopf
 from aiohttp import web
+from ecompile_crds import tracing
 from ecompile_crds.errors import EcompileError
 from ecompile_crds.names import LABEL_LEADER, LABEL_MANAGED_BY, MANAGED_BY, TLS_SECRET
 from kubernetes.config import ConfigException
@@ -24,7 +27,7 @@ from .apply.apply import NotLeading
 from .control.auth import Authenticator
 from .control.external_tls import ExternalCertificate
 from .control.server import ControlServicer, start_server
-from .control.tls import ServerIdentity, current_identity, needs_renewal
+from .control.tls import ServerIdentity, client_data, current_identity, needs_renewal
 from .control.webhook import AlertWebhook, WebhookToken, start_webhook
 from .handlers import register
 from .health import Health
@@ -58,6 +61,17 @@ class JsonFormatter(logging.Formatter):
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+@dataclass
+class Shown:
+    """The identity that the control stream shows now."""
+
+    identity: ServerIdentity
+
+
+def _issue_client(shown: Shown, namespace: str, data: dict[str, str] | None) -> dict[str, str] | None:
+    return client_data(shown.identity, namespace, data, utc_now())
 
 
 async def load_identity(client: KubeClient, settings: Settings) -> ServerIdentity:
@@ -113,7 +127,9 @@ async def work(
     """
     health.starting = True
     leading = election.leading if settings.leader_elect else (lambda: True)
-    term = assemble(client, settings, leading=leading, now=utc_now)
+    traced = tracing.from_environment(os.environ, service="ecompile-operator")
+    tracer = traced[0] if traced is not None else None
+    term = assemble(client, settings, leading=leading, now=utc_now, tracer=tracer)
     health.watch_age = term.watch_age
     registry = kopf.OperatorRegistry()
     register(registry, term.cache, namespaces=settings.watch_namespaces)
@@ -135,18 +151,20 @@ async def work(
 async def lead(term: Term, health: Health) -> None:
     """What only the leader does."""
     client, settings = term.client, term.settings
-    identity = await load_identity(client, settings)
-    term.trust.ca_certificate = identity.ca_certificate.decode()
-    servicer = ControlServicer(term.hub, Authenticator(client, time.monotonic), now=utc_now, leading=term.leading)
-    server, port = await start_server(servicer, identity, settings.control_port)
+    shown, mutual = Shown(await load_identity(client, settings)), settings.mutual_tls
+    term.trust.ca_certificate = shown.identity.ca_certificate.decode()
+    term.trust.issue = functools.partial(_issue_client, shown) if mutual else None
+    authenticator = Authenticator(client, time.monotonic)
+    servicer = ControlServicer(term.hub, authenticator, now=utc_now, leading=term.leading, mutual=mutual)
+    server, port = await start_server(servicer, lambda: shown.identity, settings.control_port, mutual=mutual)
     logger.info("control stream on port %d", port)
-    webhook = await _start_webhook(term, identity) if settings.alerts_webhook else None
+    webhook = await _start_webhook(term, shown.identity) if settings.alerts_webhook else None
     try:
         await label_leader(client, settings, leading=True)
         metrics.LEADING.set(1)
         async with asyncio.TaskGroup() as group:
             group.create_task(term.decide())
-            group.create_task(_report_status(term, identity, health))
+            group.create_task(_report_status(term, shown, health))
     finally:
         if webhook is not None:
             await webhook.cleanup()
@@ -181,8 +199,8 @@ async def _hold(election: LeaderElection) -> None:
     raise NotLeading("the lease was lost")
 
 
-async def _report_status(term: Term, identity: ServerIdentity, health: Health) -> None:
-    """Gauges, and the restart that brings a renewed certificate into service."""
+async def _report_status(term: Term, shown: Shown, health: Health) -> None:
+    """Gauges, and a renewed certificate in time."""
     metrics.QUEUE_DEPTH.set_function(lambda: len(term.queue))
     metrics.ATTACHED_PODS.set_function(term.hub.attached)
     metrics.MODELS_DECIDED.set_function(lambda: term.reconciler.decided)
@@ -190,15 +208,25 @@ async def _report_status(term: Term, identity: ServerIdentity, health: Health) -
         metrics.QUEUE_AGE.set(term.queue.oldest_age_seconds())
         metrics.MODELS.set(len(term.cache.models))
         metrics.WATCH_AGE.set(term.watch_age())
-        health.fault = health.fault or await _certificate_trouble(term.client, identity, term.settings)
+        health.fault = health.fault or await _certificate_trouble(term.client, shown, term.settings)
         await asyncio.sleep(STATUS_SECONDS)
 
 
-async def _certificate_trouble(client: KubeClient, identity: ServerIdentity, settings: Settings) -> str:
-    """Why the process must start again to serve the right certificate; empty where it need not."""
+async def _certificate_trouble(client: KubeClient, shown: Shown, settings: Settings) -> str:
+    """Renew our own certificate where it runs out soon; the control stream shows the new one at once. Why the process
+    must start again to show the right one; empty where it need not."""
+    identity = shown.identity
     if not settings.tls_external:
-        soon = needs_renewal(identity, control_names(settings), utc_now())
-        return "the control certificate runs out soon; restarting renews it" if soon else ""
+        if not needs_renewal(identity, control_names(settings), utc_now()):
+            return ""
+        if settings.alerts_webhook:
+            return "the control certificate runs out soon; restarting renews it, for the alerts webhook too"
+        try:
+            shown.identity = await load_identity(client, settings)
+            logger.info("the control certificate was renewed")
+        except KubeError as error:
+            logger.warning("the control certificate is not renewed yet: %s", error)
+        return ""
     try:
         replaced = await ExternalCertificate(client, settings.namespace).replaced(identity)
     except KubeError as error:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from ecompile_crds.hybridmodel import CostStatus
 from ecompile_crds.names import LABEL_MODEL, audit_configmap
+from ecompile_crds.tracing import Tracer, trace_of
 
 from .apply.apply import Applier, NotLeading
 from .control.hub import Hub
@@ -64,6 +65,7 @@ class Reconciler:
         worker_image: str,
         slots: RolloutSlots,
         storms: Storms,
+        tracer: Tracer | None = None,
         rates: Rates | None = None,
     ) -> None:
         self._client = client
@@ -77,6 +79,7 @@ class Reconciler:
         self._worker_image = worker_image
         self._slots = slots
         self._storms = storms
+        self._tracer = tracer
         self._rates = rates or Rates()
         self._looked_closely: dict[ModelKey, set[str]] = {}
         """Finished Jobs (uid) whose Pods were read again for a missing result; a key for each model decided on."""
@@ -133,10 +136,13 @@ class Reconciler:
             self._looked_closely.pop(key, None)
             return None
         now = self._now()
+        started = self._tracer.now() if self._tracer is not None else 0
         decision = self._decide(observed, now)
         self._storms.decided(key, decision)
         freed = self._slots.decided(observed, decision)
         await self._applier.apply(observed, decision, versions)
+        if self._tracer is not None:
+            trace_decision(self._tracer, observed, decision, started)
         self._wake(freed)
         _count(observed, decision)
         wakes = [at for at in (decision.wake_at, self._hub.expiry(key)) if at is not None]
@@ -201,6 +207,28 @@ class Reconciler:
         return replace(
             seen, rates=self._rates, fleet=replace(self._slots.fleet(key), storm=self._storms.now(self._now()))
         )
+
+
+def trace_decision(tracer: Tracer, observed: Observed, decision: Decision, started_ns: int) -> None:
+    """A decision that changed something, in the trace of the life it is about; those that did not are no news."""
+    life = decision.status.life
+    before = observed.status.routing.generation
+    changed = [update.name for update in decision.module_updates]
+    known = {job.name for job in observed.jobs}
+    jobs = [job.name for job in decision.jobs if job.name not in known]
+    if life is None or not (jobs or decision.events or decision.status.routing.generation != before):
+        return
+    span = tracer.start("decide", trace_of(observed.namespace, observed.name, life.key))
+    span.start_ns = started_ns
+    span.attributes |= {
+        "ecompile.model": f"{observed.namespace}/{observed.name}",
+        "ecompile.phase": decision.status.phase.value,
+        "ecompile.generation": decision.status.routing.generation,
+        "ecompile.modules": ",".join(changed),
+        "ecompile.jobs": ",".join(jobs),
+        "ecompile.events": "; ".join(f"{event.reason}: {event.message}" for event in decision.events)[:1000],
+    }
+    tracer.end(span)
 
 
 def _count(observed: Observed, decision: Decision) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ecompile_crds.errors import Code, DataError
+from ecompile_crds.tracing import PASSED_ON
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .decide.observed import Rates
@@ -26,6 +27,7 @@ class Settings(BaseModel):
     image_pull_policy: str = Field(default="IfNotPresent", pattern="^(Always|IfNotPresent|Never)$")
     control_address: str = Field(default="", description="host:port at which pods and Jobs reach the control stream.")
     control_port: int = Field(default=8443, ge=0, le=65535)
+    mutual_tls: bool = Field(default=False, description="Pods and Jobs must show a certificate of their namespace.")
     tls_external: bool = Field(default=False, description="Someone else makes and renews Secret ecompile-control-tls.")
     alerts_webhook: bool = Field(default=False, description="Take alerts from Alertmanager.")
     alerts_port: int = Field(default=8444, ge=0, le=65535, description="Where alerts are taken, over HTTPS.")
@@ -45,6 +47,9 @@ class Settings(BaseModel):
         default=5, ge=0, description="This many models rolled back within stormSeconds share a cause; 0 means never."
     )
     storm_seconds: int = Field(default=300, ge=10, le=86_400, description="See storm_models.")
+    otel_env: tuple[tuple[str, str], ...] = Field(
+        default=(), description="Variables of OpenTelemetry that Jobs and serving pods get as well."
+    )
     watts_per_core: float = Field(
         default=8.0, gt=0, le=1000, description="Power of a busy core, for the modelled energy of Jobs."
     )
@@ -98,7 +103,10 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
 
     Raises DataError (SPEC_INVALID) naming the first variable that is wrong.
     """
-    values = {field: environ[variable] for field, variable in VARIABLES.items() if variable in environ}
+    values: dict[str, object] = {
+        field: environ[variable] for field, variable in VARIABLES.items() if variable in environ
+    }
+    values["otel_env"] = tuple((name, environ[name]) for name in PASSED_ON if environ.get(name))
     try:
         return Settings.model_validate(values)
     except ValidationError as error:

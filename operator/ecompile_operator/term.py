@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ecompile_crds.names import LABEL_MANAGED_BY, MANAGED_BY
+from ecompile_crds.tracing import Tracer
 
 from .apply.apply import Applier
 from .apply.events import EventEmitter
@@ -58,6 +59,7 @@ class Term:
     hub: Hub = field(init=False)
     reconciler: Reconciler = field(init=False)
     watchers: tuple[Watcher, ...] = field(init=False)
+    tracer: Tracer | None = None
     _deciding: bool = False
 
     def __post_init__(self) -> None:
@@ -87,6 +89,7 @@ class Term:
             slots=RolloutSlots(cache, limit=limit, limit_per_namespace=limit_per_namespace),
             storms=Storms(cache, models=settings.storm_models, seconds=settings.storm_seconds),
             rates=settings.rates(),
+            tracer=self.tracer,
         )
         self.watchers = tuple(
             Watcher(
@@ -142,9 +145,11 @@ def assemble(
     leading: Callable[[], bool],
     now: Callable[[], datetime],
     clock: Callable[[], float] = time.monotonic,
+    tracer: Tracer | None = None,
 ) -> Term:
     """Put the parts together. `now` is for timestamps, `clock` (seconds) for waiting."""
-    return Term(client, settings, WorkQueue(clock), TrustKeeper(client, clock=clock), leading, clock, now)
+    trust = TrustKeeper(client, clock=clock)
+    return Term(client, settings, WorkQueue(clock), trust, leading, clock, now, tracer=tracer)
 
 
 async def read_models(client: KubeClient, cache: Cache, settings: Settings) -> None:

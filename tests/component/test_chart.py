@@ -163,3 +163,10 @@ def test_bad_values_are_refused_by_name(helm: str, option: str, named: str) -> N
     refused = render(helm, "--set", option)
     assert refused.returncode != 0
     assert named in refused.stderr
+
+
+def test_mutual_tls_brings_its_setting_and_its_rights(helm: str) -> None:
+    """And nothing of it is there without."""
+    plain, mutual = (render(helm, "--set", f"control.mutualTLS={value}").stdout for value in ("false", "true"))
+    for text in ("ECO_MUTUAL_TLS", "ecompile-client-tls"):
+        assert text not in plain and text in mutual

@@ -21,6 +21,39 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Detector:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DetectorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Detector.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DETECTOR_UNSPECIFIED: _Detector.ValueType  # 0
+    DELTA: _Detector.ValueType  # 1
+    """mean relative error"""
+    EXCEEDANCE: _Detector.ValueType  # 2
+    """share of comparisons beyond driftLimit"""
+    REFUSAL: _Detector.ValueType  # 3
+    """fallback rate"""
+    INPUTS: _Detector.ValueType  # 4
+    """share of inputs far from the calibration sample"""
+    GAP: _Detector.ValueType  # 5
+    """difference of the exceedance between one group and the others"""
+
+class Detector(_Detector, metaclass=_DetectorEnumTypeWrapper): ...
+
+DETECTOR_UNSPECIFIED: Detector.ValueType  # 0
+DELTA: Detector.ValueType  # 1
+"""mean relative error"""
+EXCEEDANCE: Detector.ValueType  # 2
+"""share of comparisons beyond driftLimit"""
+REFUSAL: Detector.ValueType  # 3
+"""fallback rate"""
+INPUTS: Detector.ValueType  # 4
+"""share of inputs far from the calibration sample"""
+GAP: Detector.ValueType  # 5
+"""difference of the exceedance between one group and the others"""
+Global___Detector: _TypeAlias = Detector  # noqa: Y015
+
 class _AlertKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -36,6 +69,10 @@ class _AlertKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlertKind.V
     """fallback rate above fallbackLimit"""
     LATENCY: _AlertKind.ValueType  # 4
     """compiled slower than neural by more than latencyRegressionLimit"""
+    INPUT_DRIFT: _AlertKind.ValueType  # 5
+    """more inputs than inputDriftLimit far from the calibration sample"""
+    GROUP_GAP: _AlertKind.ValueType  # 6
+    """errors beyond driftLimit fall on one group more than fairness.maxGap allows"""
 
 class AlertKind(_AlertKind, metaclass=_AlertKindEnumTypeWrapper): ...
 
@@ -48,6 +85,10 @@ FALLBACK: AlertKind.ValueType  # 3
 """fallback rate above fallbackLimit"""
 LATENCY: AlertKind.ValueType  # 4
 """compiled slower than neural by more than latencyRegressionLimit"""
+INPUT_DRIFT: AlertKind.ValueType  # 5
+"""more inputs than inputDriftLimit far from the calibration sample"""
+GROUP_GAP: AlertKind.ValueType  # 6
+"""errors beyond driftLimit fall on one group more than fairness.maxGap allows"""
 Global___AlertKind: _TypeAlias = AlertKind  # noqa: Y015
 
 @_typing.final
@@ -131,6 +172,9 @@ class SegmentCounters(_message.Message):
     COMPILED_P99_SECONDS_FIELD_NUMBER: _builtins.int
     NEURAL_P99_SECONDS_FIELD_NUMBER: _builtins.int
     LATENCY_SAMPLES_FIELD_NUMBER: _builtins.int
+    DETECTORS_FIELD_NUMBER: _builtins.int
+    PROVEN_COMPARISONS_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
     segment: _builtins.int
     requests: _builtins.int
     """requests that reached the segment"""
@@ -155,6 +199,14 @@ class SegmentCounters(_message.Message):
     neural_p99_seconds: _builtins.float
     latency_samples: _builtins.int
     """compiled and neural timings both measured in this pod"""
+    proven_comparisons: _builtins.int
+    """of the comparisons, those whose inputs lie in a region that is proven"""
+    @_builtins.property
+    def detectors(self) -> _containers.RepeatedCompositeFieldContainer[Global___DetectorEvidence]: ...
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupCounters]:
+        """of the groups in spec.equivalence.fairness, in that order"""
+
     def __init__(
         self,
         *,
@@ -174,14 +226,90 @@ class SegmentCounters(_message.Message):
         compiled_p99_seconds: _builtins.float = ...,
         neural_p99_seconds: _builtins.float = ...,
         latency_samples: _builtins.int = ...,
+        detectors: _abc.Iterable[Global___DetectorEvidence] | None = ...,
+        proven_comparisons: _builtins.int = ...,
+        groups: _abc.Iterable[Global___GroupCounters] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "compiled", b"compiled", "compiled_p50_seconds", b"compiled_p50_seconds", "compiled_p99_seconds", b"compiled_p99_seconds", "delta_e_value", b"delta_e_value", "delta_max", b"delta_max", "delta_sum", b"delta_sum", "dropped_comparisons", b"dropped_comparisons", "fallback_e_value", b"fallback_e_value", "fallbacks", b"fallbacks", "guard_checked", b"guard_checked", "latency_samples", b"latency_samples", "neural_p50_seconds", b"neural_p50_seconds", "neural_p99_seconds", b"neural_p99_seconds", "requests", b"requests", "segment", b"segment"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "compiled", b"compiled", "compiled_p50_seconds", b"compiled_p50_seconds", "compiled_p99_seconds", b"compiled_p99_seconds", "delta_e_value", b"delta_e_value", "delta_max", b"delta_max", "delta_sum", b"delta_sum", "detectors", b"detectors", "dropped_comparisons", b"dropped_comparisons", "fallback_e_value", b"fallback_e_value", "fallbacks", b"fallbacks", "groups", b"groups", "guard_checked", b"guard_checked", "latency_samples", b"latency_samples", "neural_p50_seconds", b"neural_p50_seconds", "neural_p99_seconds", b"neural_p99_seconds", "proven_comparisons", b"proven_comparisons", "requests", b"requests", "segment", b"segment"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SegmentCounters: _TypeAlias = SegmentCounters  # noqa: Y015
+
+@_typing.final
+class DetectorEvidence(_message.Message):
+    """What one sequential test has seen since acknowledged_generation came into force: what the operator needs in order to
+    multiply the evidence of many pods (docs/decisions/0013).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DETECTOR_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    E_VALUE_FIELD_NUMBER: _builtins.int
+    LOG_WEALTH_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    detector: Global___Detector.ValueType
+    group: _builtins.str
+    """GAP only"""
+    observations: _builtins.int
+    e_value: _builtins.float
+    """of this pod's own e-detector"""
+    mean: _builtins.float
+    """of the observations, in the units of limit"""
+    limit: _builtins.float
+    @_builtins.property
+    def log_wealth(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """per bet: sum of log L over the observations"""
+
+    def __init__(
+        self,
+        *,
+        detector: Global___Detector.ValueType = ...,
+        group: _builtins.str = ...,
+        observations: _builtins.int = ...,
+        e_value: _builtins.float = ...,
+        log_wealth: _abc.Iterable[_builtins.float] | None = ...,
+        mean: _builtins.float = ...,
+        limit: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detector", b"detector", "e_value", b"e_value", "group", b"group", "limit", b"limit", "log_wealth", b"log_wealth", "mean", b"mean", "observations", b"observations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DetectorEvidence: _TypeAlias = DetectorEvidence  # noqa: Y015
+
+@_typing.final
+class GroupCounters(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    COMPARISONS_FIELD_NUMBER: _builtins.int
+    EXCEEDED_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    comparisons: _builtins.int
+    exceeded: _builtins.int
+    """of these, with a relative error beyond driftLimit"""
+    def __init__(
+        self,
+        *,
+        group: _builtins.str = ...,
+        comparisons: _builtins.int = ...,
+        exceeded: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "exceeded", b"exceeded", "group", b"group"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupCounters: _TypeAlias = GroupCounters  # noqa: Y015
 
 @_typing.final
 class Alert(_message.Message):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 
-from ecompile_crds.names import SIGNING_PUBLIC_KEY, SIGNING_SECRET
+from ecompile_crds.names import CLIENT_SECRET, SIGNING_PUBLIC_KEY, SIGNING_SECRET
 
 from ..kube.client import KubeClient, ensure, find
 from ..kube.errors import NotFound, Refused
 from ..kube.kinds import CONFIGMAP, SECRET
-from ..specs.config import build_signing_secret, build_trust
+from ..specs.config import build_client_secret, build_signing_secret, build_trust
 
 RECHECK_SECONDS = 300.0
 """A trust ConfigMap that someone deleted or changed is put right after this time."""
@@ -24,7 +24,17 @@ reads per model. Such a model is not noted as seen, so that its next decision lo
 class TrustKeeper:
     """Makes the signing Secret once per namespace, and keeps the trust ConfigMap current."""
 
-    def __init__(self, client: KubeClient, *, clock: Callable[[], float], ca_certificate: str = "") -> None:
+    def __init__(
+        self,
+        client: KubeClient,
+        *,
+        clock: Callable[[], float],
+        ca_certificate: str = "",
+        issue: Callable[[str, dict[str, str] | None], dict[str, str] | None] | None = None,
+    ) -> None:
+        """`issue(namespace, data)`: data of a new client certificate, None where the one there is good; not given where
+        the control stream asks for none."""
+        self.issue = issue
         self._client = client
         self.ca_certificate = ca_certificate
         """Of the control stream, PEM; known once this process leads."""
@@ -60,6 +70,11 @@ class TrustKeeper:
         found = await find(self._client, CONFIGMAP, namespace, wanted["metadata"]["name"])
         if found is None or found.get("data") != wanted["data"]:
             await self._client.apply(CONFIGMAP, wanted)
+        if self.issue is not None:
+            secret = await find(self._client, SECRET, namespace, CLIENT_SECRET) or {}
+            data = self.issue(namespace, secret.get("data"))
+            if data is not None:
+                await self._client.apply(SECRET, build_client_secret(namespace, data))
         if not fresh:
             self._models[namespace] = set()
         self._models[namespace].add(model_uid)

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from ecompile_crds.routing import RoutingTable
 
 from ..decide.gate import HEARTBEAT_EXPIRY_SECONDS
-from ..decide.observed import PodAlert, PodReport, RemoteAlert
+from ..decide.observed import MergedEvidence, PodAlert, PodReport, RemoteAlert
+from .evidence import Merger, Wealth
 
 ModelKey = tuple[str, str]
 
@@ -70,6 +71,7 @@ class Hub:
         self._reports: dict[ModelKey, dict[str, PodReport]] = defaultdict(dict)
         self._steps: dict[ModelKey, dict[tuple[str, int], JobStep]] = defaultdict(dict)
         self._tables: dict[ModelKey, RoutingTable] = {}
+        self._merged: dict[ModelKey, Merger] = defaultdict(Merger)
         self._alerts: dict[ModelKey, dict[str, tuple[RemoteAlert, datetime]]] = defaultdict(dict)
         self._attached: dict[ModelKey, dict[asyncio.Queue[RoutingTable], Stream]] = defaultdict(dict)
 
@@ -111,12 +113,17 @@ class Hub:
                 queue.get_nowait()  # a pod that was slow to take the last one needs the newest only
             queue.put_nowait(table)
 
-    def report(self, key: ModelKey, report: PodReport) -> None:
+    def report(self, key: ModelKey, report: PodReport, wealth: tuple[Wealth, ...] = ()) -> None:
         """A pod reported. What changes decisions wakes the model; plain counters wait for its next look."""
         before = self._reports[key].get(report.pod)
         self._reports[key][report.pod] = report
-        if before is None or _significant(before) != _significant(report):
+        grown = self._merged[key].take(report.pod, report.generation, wealth)
+        if grown or before is None or _significant(before) != _significant(report):
             self._changed(key)
+
+    def evidence(self, key: ModelKey) -> tuple[MergedEvidence, ...]:
+        """What the sequential tests of all pods say together."""
+        return self._merged[key].evidence() if key in self._merged else ()
 
     def reports(self, key: ModelKey) -> tuple[PodReport, ...]:
         """Newest reports by pod name; long-silent pods are forgotten."""
@@ -188,7 +195,7 @@ class Hub:
 
     def forget(self, key: ModelKey) -> None:
         """The model is gone."""
-        for known in (self._reports, self._steps, self._tables, self._alerts):
+        for known in (self._reports, self._steps, self._tables, self._merged, self._alerts):
             known.pop(key, None)
 
 

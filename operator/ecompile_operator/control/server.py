@@ -12,9 +12,10 @@ import grpc
 from ecompile_crds.control import control_pb2, control_pb2_grpc
 from ecompile_crds.names import REPORT_PACE_KEY
 
-from ..decide.observed import AlertKind, Counters, PodAlert, PodReport
+from ..decide.observed import AlertKind, Counters, GroupCounters, PodAlert, PodReport
 from ..kube.errors import KubeError
 from .auth import Authenticator, Caller
+from .evidence import Wealth
 from .hub import Hub, ModelKey
 from .tls import ServerIdentity
 
@@ -25,9 +26,21 @@ ALERT_KINDS = {
     control_pb2.DRIFT: AlertKind.DRIFT,
     control_pb2.FALLBACK: AlertKind.FALLBACK,
     control_pb2.LATENCY: AlertKind.LATENCY,
+    control_pb2.INPUT_DRIFT: AlertKind.INPUT_DRIFT,
+    control_pb2.GROUP_GAP: AlertKind.GROUP_GAP,
 }
+DETECTORS = {
+    control_pb2.DELTA: AlertKind.DRIFT,
+    control_pb2.EXCEEDANCE: AlertKind.DRIFT,
+    control_pb2.REFUSAL: AlertKind.FALLBACK,
+    control_pb2.INPUTS: AlertKind.INPUT_DRIFT,
+    control_pb2.GAP: AlertKind.GROUP_GAP,
+}
+"""Which alert a sequential test raises."""
+MAX_BETS = 64
 NOT_LEADER = "this operator is not the leader; connect again"
 MAX_NAME = 63
+MAX_GROUPS = 32
 Context = grpc.aio.ServicerContext[object, object]
 
 
@@ -35,8 +48,16 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
     """Attach for serving pods, Progress for Jobs."""
 
     def __init__(
-        self, hub: Hub, authenticator: Authenticator, *, now: Callable[[], datetime], leading: Callable[[], bool]
+        self,
+        hub: Hub,
+        authenticator: Authenticator,
+        *,
+        now: Callable[[], datetime],
+        leading: Callable[[], bool],
+        mutual: bool = False,
     ) -> None:
+        """`mutual`: the certificate that a client shows must be of the namespace that it speaks for."""
+        self._mutual = mutual
         self._hub = hub
         self._authenticator = authenticator
         self._now = now
@@ -55,7 +76,7 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         pace = self._hub.pace()
         await context.send_initial_metadata(((REPORT_PACE_KEY, f"{pace:g}"),))
         queue = self._hub.attach(key, first.pod, pace_seconds=pace)
-        self._hub.report(key, to_report(first, self._now()))
+        self._take(key, first)
         reader = asyncio.create_task(self._read(request_iterator, context, key, first.pod))
         try:
             while not reader.done():
@@ -81,7 +102,10 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
                 return
             if not self._leading():
                 return
-            self._hub.report(key, to_report(message, self._now()))
+            self._take(key, message)
+
+    def _take(self, key: ModelKey, message: control_pb2.Report) -> None:
+        self._hub.report(key, to_report(message, self._now()), to_wealth(message))
 
     async def Progress(  # the name is the RPC's
         self, request_iterator: AsyncIterator[control_pb2.JobProgress], context: Context
@@ -117,6 +141,10 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         return caller
 
     async def _authorise(self, context: Context, caller: Caller, namespace: str, pod: str) -> None:
+        if self._mutual and context.auth_context().get("x509_common_name") != [namespace.encode()]:
+            await context.abort(
+                grpc.StatusCode.PERMISSION_DENIED, f"the client certificate is not one of namespace {namespace}"
+            )
         if (caller.namespace, caller.pod) != (namespace, pod):
             await context.abort(
                 grpc.StatusCode.PERMISSION_DENIED,
@@ -150,6 +178,11 @@ def to_report(message: control_pb2.Report, received_at: datetime) -> PodReport:
                 compiled_p50_seconds=c.compiled_p50_seconds,
                 neural_p50_seconds=c.neural_p50_seconds,
                 latency_samples=c.latency_samples,
+                proven_comparisons=c.proven_comparisons,
+                groups=tuple(
+                    GroupCounters(group=g.group[:MAX_NAME], comparisons=g.comparisons, exceeded=g.exceeded)
+                    for g in c.groups[:MAX_GROUPS]
+                ),
             )
             for c in message.counters
         ),
@@ -170,8 +203,33 @@ def to_report(message: control_pb2.Report, received_at: datetime) -> PodReport:
     )
 
 
-async def start_server(servicer: ControlServicer, identity: ServerIdentity, port: int) -> tuple[grpc.aio.Server, int]:
-    """Listen with TLS. Returns the server and the port it got."""
+def to_wealth(message: control_pb2.Report) -> tuple[Wealth, ...]:
+    """What the pod's detectors have seen; tests of later versions, and values that make no sense, are left out."""
+    return tuple(
+        Wealth(
+            kind=DETECTORS[each.detector],
+            detector=each.detector,
+            segment=counters.segment,
+            group=each.group[:MAX_NAME],
+            observations=each.observations,
+            log_wealth=tuple(each.log_wealth),
+            mean=each.mean,
+            limit=each.limit,
+        )
+        for counters in message.counters
+        for each in counters.detectors
+        if each.detector in DETECTORS and len(each.log_wealth) <= MAX_BETS and all(map(math.isfinite, each.log_wealth))
+    )
+
+
+async def start_server(
+    servicer: ControlServicer, identity: Callable[[], ServerIdentity], port: int, *, mutual: bool = False
+) -> tuple[grpc.aio.Server, int]:
+    """Listen with TLS. Returns the server and the port it got.
+
+    `identity` is asked at each handshake: a renewed certificate needs no restart. `mutual`: clients must show a
+    certificate of our CA.
+    """
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", 1 << 20),
@@ -183,7 +241,15 @@ async def start_server(servicer: ControlServicer, identity: ServerIdentity, port
         ]
     )
     control_pb2_grpc.add_ControlServicer_to_server(servicer, server)
-    credentials = grpc.ssl_server_credentials([(identity.key, identity.certificate)])
+    credentials = grpc.dynamic_ssl_server_credentials(
+        _configuration(identity()), lambda: _configuration(identity()), mutual
+    )
     bound = server.add_secure_port(f"[::]:{port}", credentials)
     await server.start()
     return server, bound
+
+
+def _configuration(identity: ServerIdentity) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(identity.key, identity.certificate)], root_certificates=identity.ca_certificate
+    )

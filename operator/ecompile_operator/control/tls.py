@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from ecompile_crds.names import CLIENT_CERTIFICATE, CLIENT_KEY
 
 CA_DAYS = 3650
 SERVER_DAYS = 365
@@ -77,6 +79,14 @@ def make_identity(names: tuple[str, ...], now: datetime) -> ServerIdentity:
 
 def renew(identity: ServerIdentity, names: tuple[str, ...], now: datetime) -> ServerIdentity:
     """The same CA with a new server certificate."""
+    certificate, key = _issue(identity, names, ExtendedKeyUsageOID.SERVER_AUTH, now)
+    return ServerIdentity(identity.ca_certificate, identity.ca_key, certificate, key)
+
+
+def _issue(
+    identity: ServerIdentity, names: tuple[str, ...], usage: x509.ObjectIdentifier, now: datetime
+) -> tuple[bytes, bytes]:
+    """A certificate for `names`, of which the first is the common name, and its key."""
     ca = x509.load_pem_x509_certificate(identity.ca_certificate)
     ca_key = serialization.load_pem_private_key(identity.ca_key, password=None)
     assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
@@ -90,13 +100,31 @@ def renew(identity: ServerIdentity, names: tuple[str, ...], now: datetime) -> Se
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + timedelta(days=SERVER_DAYS))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(n) for n in names]), critical=False)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(ca_key, hashes.SHA256())
     )
-    return ServerIdentity(
-        identity.ca_certificate, identity.ca_key, certificate.public_bytes(serialization.Encoding.PEM), _pem_key(key)
-    )
+    return certificate.public_bytes(serialization.Encoding.PEM), _pem_key(key)
+
+
+def client_data(
+    identity: ServerIdentity, namespace: str, data: dict[str, str] | None, now: datetime
+) -> dict[str, str] | None:
+    """`data` of the Secret with which Pods of a namespace show who they are; None where the one there is good: of our
+    CA, of this namespace, with its key, and not running out."""
+    try:
+        found = x509.load_pem_x509_certificate(base64.b64decode((data or {})[CLIENT_CERTIFICATE]))
+        key = serialization.load_pem_private_key(base64.b64decode((data or {})[CLIENT_KEY]), password=None)
+        found.verify_directly_issued_by(x509.load_pem_x509_certificate(identity.ca_certificate))
+        named = [str(each.value) for each in found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        lasting = found.not_valid_after_utc - now >= RENEW_BEFORE
+        if named == [namespace] and lasting and key.public_key() == found.public_key():
+            return None
+    except (KeyError, ValueError, TypeError, InvalidSignature):
+        pass
+    certificate, private = _issue(identity, (namespace,), ExtendedKeyUsageOID.CLIENT_AUTH, now)
+    parts = {CLIENT_CERTIFICATE: certificate, CLIENT_KEY: private}
+    return {name: base64.b64encode(value).decode() for name, value in parts.items()}
 
 
 def needs_renewal(identity: ServerIdentity, names: tuple[str, ...], now: datetime) -> bool:

@@ -16,6 +16,7 @@ from .life import segments_to_distill
 from .observed import (
     AlertKind,
     Counters,
+    GroupCounters,
     JobPhase,
     Observed,
     ObservedJob,
@@ -148,6 +149,9 @@ ENOUGH = 20_000_000
 def _good_traffic(present: Observed, now: datetime) -> Observed | None:
     if not any(p.ready for p in present.pods):
         return None
+    fairness = present.spec.equivalence.fairness if present.spec is not None else None
+    names = fairness.groups if fairness is not None else []
+    groups = tuple(GroupCounters(group=name, comparisons=ENOUGH) for name in names)
     counters = tuple(
         Counters(
             segment=m.spec.segment,
@@ -158,6 +162,7 @@ def _good_traffic(present: Observed, now: datetime) -> Observed | None:
             latency_samples=ENOUGH,
             compiled_p50_seconds=1e-5,
             neural_p50_seconds=1e-4,
+            groups=groups,
         )
         for m in present.modules
         if m.status.rollout.stage in SERVING_STAGES and _step_of(present, m) is not None

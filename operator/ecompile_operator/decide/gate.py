@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from ecompile_crds.hybridmodel import Analysis, Step
+from ecompile_crds.hybridmodel import Analysis, Fairness, Step
 
 from .bounds import mean_upper_bound
-from .observed import AlertKind, Counters, ObservedPod, PodReport
+from .observed import AlertKind, Counters, GroupCounters, ObservedPod, PodReport
 
 HEARTBEAT_EXPIRY_SECONDS = 5.0
 """Pods report every second; after five missed reports nothing is known of a pod."""
@@ -58,6 +58,7 @@ class Evidence:
     reports: tuple[PodReport, ...]
     """Fresh reports of those pods."""
     total: Counters
+    fairness: Fairness | None = None
 
 
 def fresh_reports(reports: Iterable[PodReport], now: datetime) -> tuple[PodReport, ...]:
@@ -73,8 +74,9 @@ def unacknowledged(pods: Iterable[ObservedPod], reports: Iterable[PodReport], ge
 
 def total(reports: Iterable[PodReport], segment: int, generation: int) -> Counters:
     """Sums of one segment over pods that have `generation` or a later one in force; latencies are the slowest pod's."""
-    requests = compiled = fallbacks = checked = comparisons = samples = 0
+    requests = compiled = fallbacks = checked = comparisons = samples = proven = 0
     delta_sum = delta_max = compiled_p50 = neural_p50 = 0.0
+    groups: dict[str, GroupCounters] = {}
     for report in reports:
         if report.generation < generation:
             continue
@@ -89,6 +91,14 @@ def total(reports: Iterable[PodReport], segment: int, generation: int) -> Counte
             delta_sum += c.delta_sum
             delta_max = max(delta_max, c.delta_max)
             samples += c.latency_samples
+            proven += c.proven_comparisons
+            for each in c.groups:
+                known = groups.get(each.group, GroupCounters(group=each.group))
+                groups[each.group] = GroupCounters(
+                    group=each.group,
+                    comparisons=known.comparisons + each.comparisons,
+                    exceeded=known.exceeded + each.exceeded,
+                )
             if c.latency_samples >= MIN_LATENCY_SAMPLES and c.neural_p50_seconds > 0:
                 slower = compiled_p50 == 0 or (
                     c.compiled_p50_seconds * neural_p50 > compiled_p50 * c.neural_p50_seconds
@@ -107,6 +117,8 @@ def total(reports: Iterable[PodReport], segment: int, generation: int) -> Counte
         compiled_p50_seconds=compiled_p50,
         neural_p50_seconds=neural_p50,
         latency_samples=samples,
+        proven_comparisons=proven,
+        groups=tuple(groups[name] for name in sorted(groups)),
     )
 
 
@@ -189,12 +201,43 @@ def _latency(e: Evidence) -> Finding:
     )
 
 
+def _group_gap(e: Evidence) -> Finding:
+    """The largest difference between two groups in the share of comparisons beyond driftLimit: passes where its upper
+    bound, fails where its lower bound is on the wrong side of the limit; both hold at every moment for all groups."""
+    if e.fairness is None:
+        return Finding(verdict=Verdict.PASS, reason="no groups are compared")
+    counted = {each.group: each for each in e.total.groups}
+    limit = e.fairness.max_gap
+    confidence = 1.0 - (1.0 - e.confidence) / (2 * len(e.fairness.groups))
+    lowest, highest = {}, {}
+    for group in e.fairness.groups:
+        seen = counted.get(group, GroupCounters(group=group))
+        if seen.comparisons == 0:
+            reason = f"no comparison in group {group!r} yet; requests name theirs in parameters.group"
+            return Finding(verdict=Verdict.UNKNOWN, reason=reason)
+        within = seen.comparisons - seen.exceeded
+        highest[group] = mean_upper_bound(seen.exceeded, seen.comparisons, cap=1.0, confidence=confidence)
+        lowest[group] = 1.0 - mean_upper_bound(within, seen.comparisons, cap=1.0, confidence=confidence)
+    pairs = [(one, other) for one in e.fairness.groups for other in e.fairness.groups if one != other]
+    at_least, worst = max((lowest[one] - highest[other], one) for one, other in pairs)
+    at_most, widest = max((highest[one] - lowest[other], one) for one, other in pairs)
+    if at_least > limit:
+        reason = (
+            f"errors beyond driftLimit are at least {at_least:.1%} more frequent in group {worst!r}, limit {limit:.1%}"
+        )
+        return Finding(verdict=Verdict.FAIL, reason=reason, kind=AlertKind.GROUP_GAP, value=at_least, limit=limit)
+    reason = f"group gap at most {at_most:.1%} (group {widest!r}) with confidence {e.confidence:g}, limit {limit:.1%}"
+    verdict = Verdict.PASS if at_most <= limit else Verdict.UNKNOWN
+    return Finding(verdict=verdict, reason=reason, kind=AlertKind.GROUP_GAP, value=at_most, limit=limit)
+
+
 CHECKS: tuple[Callable[[Evidence], Finding], ...] = (
     _pods_known,
     _fallback_rate,
     _enough_comparisons,
     _delta,
     _latency,
+    _group_gap,
 )
 
 

@@ -21,7 +21,7 @@ from .clock import from_text, seconds_since
 from .decision import ModelEvent
 from .draft import Draft
 from .gate import unacknowledged
-from .observed import ObservedModule, PodAlert
+from .observed import AlertKind, MergedEvidence, ObservedModule, PodAlert
 from .rollout import POLL_SECONDS, judge_step, start_rollout
 from .stages import back_off, enter, ready_pods, reports_of, revalidate, roll_back
 from .starting import storm
@@ -37,8 +37,12 @@ ROLLBACK_WARN_SECONDS = 60.0
 own breaker work meanwhile."""
 
 
+GRAVEST_FIRST = tuple(AlertKind)
+
+
 def standing_alert(draft: Draft, module: ObservedModule) -> tuple[str, PodAlert] | None:
-    """An alert about this module that no earlier rollback has answered, and who raised it; gross faults first."""
+    """An alert about this module that no earlier rollback has answered, and who raised it; gross faults first, and what
+    one pod says before what only all of them together do."""
     status = draft.modules[module.name]
     answered = status.last_rollback.generation if status.last_rollback is not None else 0
     found = [
@@ -55,8 +59,34 @@ def standing_alert(draft: Draft, module: ObservedModule) -> tuple[str, PodAlert]
         and remote.first_generation > answered
         and remote.alert.generation >= status.rollout.generation
     ]
-    order = {"Breaker": 0, "Drift": 1, "Fallback": 2, "Latency": 3}
-    return min(found, key=lambda f: (order[f[1].kind.value], f[0]), default=None)
+    if not found:
+        found = _merged_alerts(draft, module, answered)
+    return min(found, key=lambda f: (GRAVEST_FIRST.index(f[1].kind), f[0]), default=None)
+
+
+def _merged_alerts(draft: Draft, module: ObservedModule, answered: int) -> list[tuple[str, PodAlert]]:
+    """Sequential tests that are past the false-alarm interval on the evidence of all pods (decision 0013)."""
+    since = max(draft.modules[module.name].rollout.generation, answered + 1)
+    interval = draft.spec.rollout.analysis.false_alarm_interval
+    return [
+        (f"{merged.pods} pods together", to_alert(merged))
+        for merged in draft.observed.evidence
+        if merged.segment == module.spec.segment and merged.generation >= since and merged.e_value >= interval
+    ]
+
+
+def to_alert(merged: MergedEvidence) -> PodAlert:
+    """Merged evidence as the alert of one pod."""
+    of = f" in group {merged.group!r}" if merged.group else ""
+    return PodAlert(
+        kind=merged.kind,
+        segment=merged.segment,
+        value=merged.mean,
+        limit=merged.limit,
+        detail=f"mean {merged.mean:.3g}{of} over {merged.observations} observations, limit {merged.limit:g}; merged "
+        f"e-value {merged.e_value:.3g}",
+        generation=merged.generation,
+    )
 
 
 def answer_alerts(draft: Draft) -> None:

@@ -76,6 +76,8 @@ class AlertKind(StrEnum):
     DRIFT = "Drift"
     FALLBACK = "Fallback"
     LATENCY = "Latency"
+    INPUT_DRIFT = "InputDrift"
+    GROUP_GAP = "GroupGap"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,16 @@ class PodAlert:
     limit: float
     detail: str
     generation: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupCounters:
+    """Comparisons of one group of spec.equivalence.fairness."""
+
+    group: str
+    comparisons: int = 0
+    exceeded: int = 0
+    """Of these, with a relative error beyond driftLimit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +127,25 @@ class Counters:
     compiled_p50_seconds: float = 0.0
     neural_p50_seconds: float = 0.0
     latency_samples: int = 0
+    proven_comparisons: int = 0
+    """Of the comparisons, those whose inputs lie in a proven region."""
+    groups: tuple[GroupCounters, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergedEvidence:
+    """What all pods together have seen of one sequential test at one segment, in one routing generation."""
+
+    kind: AlertKind
+    segment: int
+    generation: int
+    e_value: float
+    observations: int
+    pods: int
+    mean: float
+    """Of all observations, in the units of `limit`."""
+    limit: float
+    group: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +256,8 @@ class Observed:
     """`kind/name` of someone else who owns a Service of the wanted name."""
     pods: tuple[ObservedPod, ...] = ()
     reports: tuple[PodReport, ...] = ()
+    evidence: tuple[MergedEvidence, ...] = ()
+    """Of the sequential tests, over all pods."""
     remote_alerts: tuple[RemoteAlert, ...] = ()
     audit: AuditHead | None = None
     progress: str = ""

@@ -84,6 +84,7 @@ def judge_step(draft: Draft, module: ObservedModule) -> CompiledModuleStatus:
             pods=ready_pods(draft, life),
             reports=reports,
             total=counters,
+            fairness=draft.spec.equivalence.fairness,
         )
     )
     speedup = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ecompile_crds.audit import GENESIS, AuditRecord, seal
 from ecompile_crds.compiledmodule import Stage
-from ecompile_crds.hybridmodel import RoutingStatus
+from ecompile_crds.hybridmodel import RoutingStatus, ServingPolicy
 from ecompile_crds.routing import RouteMode, RoutingTable, SegmentRoute
 
 from .clock import to_text
@@ -75,7 +75,9 @@ def route(draft: Draft) -> Routed:
     if draft.serving is None:
         return Routed(table=before, status=status, audit=())
     segments = desired_segments(draft)
-    if before is not None and before.life == draft.serving.key and before.segments == segments:
+    policy = draft.spec.serving.policy
+    same = before is not None and before.life == draft.serving.key and before.policy == policy
+    if before is not None and same and before.segments == segments:
         return Routed(table=before, status=status, audit=())
     table = RoutingTable(
         model=observed.name,
@@ -83,6 +85,7 @@ def route(draft: Draft) -> Routed:
         life=draft.serving.key,
         generation=status.generation + 1,
         segments=segments,
+        policy=policy,
     )
     changed = status.model_copy(
         update={
@@ -94,12 +97,14 @@ def route(draft: Draft) -> Routed:
     return Routed(table=table, status=changed, audit=_records(draft, before, table))
 
 
-def describe(route_: SegmentRoute | None) -> str:
-    """A route in words: `neural`, `shadow m`, `canary 50% m`, `compiled m`."""
+def describe(route_: SegmentRoute | None, policy: ServingPolicy | None = None) -> str:
+    """A route in words: `neural`, `shadow m`, `canary 50% m`, `compiled m`; with the policy where it is not the
+    default one."""
     if route_ is None or route_.mode is RouteMode.NEURAL:
         return "neural"
     share = f" {route_.weight:.0%}" if route_.mode is RouteMode.CANARY else ""
-    return f"{route_.mode.value}{share} {route_.module}"
+    by = f" by policy {policy.name.value}" if policy is not None and policy != ServingPolicy() else ""
+    return f"{route_.mode.value}{share} {route_.module}{by}"
 
 
 def _records(draft: Draft, before: RoutingTable | None, table: RoutingTable) -> tuple[AuditRecord, ...]:
@@ -117,7 +122,8 @@ def _records(draft: Draft, before: RoutingTable | None, table: RoutingTable) -> 
     by_name = {m.name: m for m in observed.modules}
     records: list[AuditRecord] = []
     for new in table.segments:
-        was, now = recorded.get(new.segment, describe(old.get(new.segment))), describe(new)
+        earlier = describe(old.get(new.segment), before.policy if before is not None else None)
+        was, now = recorded.get(new.segment, earlier), describe(new, table.policy)
         if was == now and (same_life or before is None or new.segment in recorded):
             continue
         subject = by_name.get(new.module or "") or _module_of(draft, new.segment)

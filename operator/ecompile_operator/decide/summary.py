@@ -10,6 +10,7 @@ from ecompile_crds.hybridmodel import HybridModelStatus, LifeStatus, ModelPhase,
 from .clock import to_condition_time
 from .draft import Draft
 from .gate import total, unacknowledged
+from .observed import Counters
 from .stages import ready_pods, reports_of
 
 MIN_REQUESTS_FOR_COVERAGE = 20
@@ -199,8 +200,16 @@ def coverage(draft: Draft) -> tuple[float | None, float | None]:
             return draft.observed.status.deterministic_coverage, draft.observed.status.proven_coverage
         share = round(counters.compiled / counters.requests, 2)
         shares.append(share)
-        proven.append(share if module.spec.evidence.kind is EvidenceKind.PROVEN else 0.0)
+        proven.append(round(share * _proven_share(module.spec.evidence, counters), 2))
     return (min(shares), min(proven)) if shares else (0.0, 0.0)
+
+
+def _proven_share(evidence: Evidence, counters: Counters) -> float:
+    """Of the requests that the module answered, those for which it is proven: all where its evidence says so, else the
+    share of compared requests whose inputs lie in a proven region. Comparisons are drawn at random."""
+    if evidence.kind is EvidenceKind.PROVEN:
+        return 1.0
+    return counters.proven_comparisons / counters.comparisons if counters.comparisons else 0.0
 
 
 def weakest_evidence(draft: Draft) -> str:

@@ -74,6 +74,7 @@ def observe(cache: Cache, hub: Hub, key: ModelKey, *, artifacts_uri: str, worker
         service_owner=cache.other_owner("Service", key, wanted_service),
         pods=tuple(pod for pod in map(_pod, pods) if pod is not None),
         reports=hub.reports(key),
+        evidence=hub.evidence(key),
         remote_alerts=hub.remote_alerts(key),
         audit=_audit_head(cache.child("ConfigMap", key, audit_configmap(name))),
         progress=_progress(cache, hub.progress(key), key),

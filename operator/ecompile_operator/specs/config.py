@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ecompile_crds.names import (
     CA_KEY,
+    CLIENT_SECRET,
     LABEL_MANAGED_BY,
     LABEL_MODEL,
     LABEL_PART_OF,
@@ -69,6 +70,17 @@ def build_signing_secret(namespace: str) -> Manifest:
         "metadata": {"name": SIGNING_SECRET, "namespace": namespace, "labels": PLAIN_LABELS},
         "type": "Opaque",
         "data": {name: base64.b64encode(value).decode() for name, value in parts.items()},
+    }
+
+
+def build_client_secret(namespace: str, data: dict[str, str]) -> Manifest:
+    """With which serving pods and Jobs of a namespace reach the control stream."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": CLIENT_SECRET, "namespace": namespace, "labels": PLAIN_LABELS},
+        "type": "kubernetes.io/tls",
+        "data": data,
     }
 
 

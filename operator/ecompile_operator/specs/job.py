@@ -42,6 +42,7 @@ def build_job(desired: DesiredJob, owner: Owner, jobs: Jobs, settings: Settings)
                 HOME="/tmp",
             ),
             pod_name_env(),
+            *env(**dict(settings.otel_env)),
             *settings.job_extra_env,
             *({"name": e.name, "value": e.value} for e in template.env),
         ],

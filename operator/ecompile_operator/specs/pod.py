@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ecompile_crds.names import (
     ARTIFACTS_PATH,
+    CLIENT_PATH,
+    CLIENT_SECRET,
     SIGNING_PATH,
     SIGNING_SECRET,
     TOKEN_AUDIENCE,
@@ -66,6 +68,10 @@ def volumes(settings: Settings, *, read_only_artifacts: bool, signing: bool) -> 
         {"name": "trust", "mountPath": TRUST_PATH, "readOnly": True},
         {"name": "token", "mountPath": token_directory, "readOnly": True},
     ]
+    if settings.mutual_tls:
+        secret = {"secretName": CLIENT_SECRET, "defaultMode": 0o440, "optional": True}
+        found.append({"name": "client", "secret": secret})
+        mounts.append({"name": "client", "mountPath": CLIENT_PATH, "readOnly": True})
     if settings.artifacts_uri.startswith("file://"):
         claim = {"claimName": settings.artifacts_claim, "readOnly": read_only_artifacts}
         found.append({"name": "artifacts", "persistentVolumeClaim": claim})

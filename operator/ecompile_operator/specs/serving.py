@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ecompile_crds.hybridmodel import HybridModelSpec, Protocol
+from ecompile_crds.hybridmodel import HybridModelSpec, Isolation, Protocol
 from ecompile_crds.names import COMPONENT_SERVING, LABEL_LIFE, LABEL_MODEL, ROUTING_PATH, routing_configmap
 
 from ..decide.decision import DesiredServing
@@ -57,11 +57,13 @@ def build_deployment(desired: DesiredServing, owner: Owner, spec: HybridModelSpe
                 ECO_ARTIFACTS_URI=settings.artifacts_uri,
                 ECO_CONTROL_ADDRESS=settings.control_address,
                 ECO_ANALYSIS=spec.rollout.analysis.model_dump_json(by_alias=True),
+                **_optional(spec),
                 ECO_PORT=str(PORT),
                 ECO_GRPC_PORT=str(GRPC_PORT),
                 HOME="/tmp",
             ),
             pod_name_env(),
+            *env(**dict(settings.otel_env)),
         ],
         "resources": spec.serving.resources.model_dump(mode="json", exclude_defaults=True),
         "securityContext": container_security(),
@@ -101,6 +103,21 @@ def build_deployment(desired: DesiredServing, owner: Owner, spec: HybridModelSpe
             },
         },
     }
+
+
+def _optional(spec: HybridModelSpec) -> dict[str, str]:
+    """Settings that are not used are left out, so that a new one starts no rolling update of all models."""
+    fairness, serving = spec.equivalence.fairness, spec.serving
+    found = {}
+    if fairness is not None:
+        found["ECO_FAIRNESS"] = fairness.model_dump_json(by_alias=True)
+    if serving.feedback.remember:
+        found["ECO_FEEDBACK_IDS"] = str(serving.feedback.remember)
+    if serving.carbon_region is not None:
+        found["ECO_CARBON_REGION"] = serving.carbon_region
+    if serving.isolation is not Isolation.NONE:
+        found["ECO_ISOLATION"] = serving.isolation.value
+    return found
 
 
 def _spread(model: str, key: str) -> Manifest:

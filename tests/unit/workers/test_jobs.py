@@ -19,6 +19,7 @@ from ecompile_workers.ir.attributes import Reduction
 from ecompile_workers.ir.graph import DType, Graph, Node, Op, Tensor
 from ecompile_workers.ir.to_onnx import export
 from ecompile_workers.jobs.__main__ import run
+from ecompile_workers.jobs.profile import profile
 from ecompile_workers.trace import nfrtrace
 
 from .networks import make_context, make_graph, write_digits_like
@@ -54,6 +55,40 @@ def test_profile_distill_validate(root: Path) -> None:
     header, records = nfrtrace.read((folder / "trace.nfrtrace").read_bytes())
     assert len(list(records)) == header["recordCount"] > 0
     assert json.loads((folder / "stability.nfrsg").read_text())["units"] == 32
+
+
+FAIR = {"fairness": {"groups": ["a", "b"]}}
+
+
+def write_groups(root: Path, groups: list[object]) -> None:
+    path = root / "net" / "held_out.npz"
+    data = dict(np.load(path))
+    np.savez(path, **data, groups=np.resize(np.array(groups), len(data["inputs"])))
+
+
+def test_groups_are_compared_where_the_spec_asks_for_it(root: Path) -> None:
+    write_groups(root, ["a", "b", "b"])
+    plan, uri, digest = whole_life(root)
+    told = {"kind": "validate", "planUri": plan, "segment": 0, "bundleUri": uri, "bundleDigest": digest}
+    report = run(make_context(root, **told, equivalence=FAIR), index=0).validation
+    assert report is not None and report.passed, report
+    written = json.loads((root / "default/net/life1/validate/segment-0-1.json").read_text())
+    assert [group["group"] for group in written["groups"]["groups"]] == ["a", "b"]
+    reference = json.loads((root / "default/net/life1/profile/plan.json").read_text())["segments"][0]["reference"]
+    assert (root / "default/net/life1/profile" / reference["path"]).exists()
+
+
+@pytest.mark.parametrize(
+    ("groups", "sentence"),
+    [(None, "it has no array named groups"), (["a"], "no row is in group 'b'"), ([1.5], "it must name the group")],
+)
+def test_data_without_the_groups_that_are_asked_for_are_refused_early(
+    root: Path, groups: list[object] | None, sentence: str
+) -> None:
+    if groups is not None:
+        write_groups(root, groups)
+    with pytest.raises(EcompileError, match=sentence):
+        profile(make_context(root, equivalence=FAIR))
 
 
 def test_one_file_holds_both_splits(root: Path) -> None:

@@ -59,6 +59,19 @@ class SegmentFigures:
     drift_e_value: float
     fallback_e_value: float
     tripped: bool
+    proven: float | None = None
+    """Share of the compared requests whose inputs lie in a proven region."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyFigures:
+    """Energy by one method between two samples."""
+
+    method: str
+    watts: float
+    joules_per_request: float | None
+    uncertainty: float
+    """Relative."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +82,9 @@ class Figures:
     errors_per_second: float
     paths: tuple[PathFigures, ...]
     segments: tuple[SegmentFigures, ...]
+    energy: tuple[EnergyFigures, ...] = ()
+    error_incidence: float | None = None
+    """Share of the labelled answers that were wrong."""
 
 
 def parse(text: str, *, seconds: float) -> Sample:
@@ -102,7 +118,7 @@ def figures(before: Sample, after: Sample) -> Figures:
         buckets = _buckets(before, after, path)
         p50, p99 = quantile(buckets, 0.5), quantile(buckets, 0.99)
         paths.append(PathFigures(path=path, requests_per_second=count / elapsed, p50_seconds=p50, p99_seconds=p99))
-    counted = ("requests", "compiled", "fallbacks", "guard_checked", "comparisons", "delta_sum")
+    counted = ("requests", "compiled", "fallbacks", "guard_checked", "comparisons", "delta_sum", "proven_comparisons")
     grown = {name: more(f"segment_{name}_total", "segment") for name in counted}
     drift, fallback = after.by("segment_delta_e_value", "segment"), after.by("segment_fallback_e_value", "segment")
     tripped = after.by("segment_tripped", "segment")
@@ -115,14 +131,38 @@ def figures(before: Sample, after: Sample) -> Figures:
             drift_e_value=drift.get(segment, 0.0),
             fallback_e_value=fallback.get(segment, 0.0),
             tripped=bool(tripped.get(segment, 0.0)),
+            proven=_share(grown["proven_comparisons"].get(segment, 0.0), grown["comparisons"][segment]),
         )
         for segment in sorted(grown["requests"], key=int)
     )
+    served = sum(more("request_seconds_count", "path").values())
+    uncertainty = after.by("energy_uncertainty", "method")
+    energy = tuple(
+        EnergyFigures(
+            method=method,
+            watts=joules / elapsed,
+            joules_per_request=_share(joules, served),
+            uncertainty=uncertainty.get(method, 0.0),
+        )
+        for method, joules in sorted(more("energy_joules_total", "method").items())
+    )
+    right, wrong = (_labelled(before, after, correct) for correct in ("true", "false"))
     return Figures(
         generation=int(after.values[(f"{PREFIX}routing_generation", ())]),
         errors_per_second=sum(more("errors_total", "code").values()) / elapsed,
         paths=tuple(paths),
         segments=segments,
+        energy=energy,
+        error_incidence=_share(wrong, wrong + right),
+    )
+
+
+def _labelled(before: Sample, after: Sample, correct: str) -> float:
+    """Answers that were labelled right, or wrong, between two samples, over all paths."""
+    return sum(
+        _grown(before.values.get((name, labels), 0.0), value)
+        for (name, labels), value in after.values.items()
+        if name == f"{PREFIX}feedback_total" and dict(labels)["correct"] == correct
     )
 
 
@@ -171,8 +211,14 @@ def render(pods: Mapping[str, Figures | str]) -> str:
         for path in found.paths:
             times = f"p50 {path.p50_seconds * 1e3:.3f} ms, p99 {path.p99_seconds * 1e3:.3f} ms"
             lines.append(f"  {path.path:<10} {path.requests_per_second:>10.1f} requests/s   {times}")
+        for used in found.energy:
+            per = "-" if used.joules_per_request is None else f"{used.joules_per_request * 1e3:.3g} mJ/request"
+            lines.append(f"  energy     {used.watts:>10.2f} W   {per} ({used.method}, +-{used.uncertainty:.0%})")
+        if found.error_incidence is not None:
+            lines.append(f"  labelled   {found.error_incidence:>10.1%} wrong")
         for each in found.segments:
-            told = f"covered {_percent(each.coverage)}, refused {_percent(each.fallback)}, delta {_small(each.delta)}"
+            told = f"covered {_percent(each.coverage)}, proven {_percent(each.proven)}, "
+            told += f"refused {_percent(each.fallback)}, delta {_small(each.delta)}"
             values = f"e-values: drift {each.drift_e_value:.3g}, fallback {each.fallback_e_value:.3g}"
             lines.append(f"  segment {each.segment:<3} {told}; {values}{'  TRIPPED' if each.tripped else ''}")
     return "\n".join(lines)

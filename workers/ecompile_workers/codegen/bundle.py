@@ -68,9 +68,16 @@ class Bundle:
 
         Raises ModelError where there is none.
         """
+        return CompiledFunction(self.library(cpu_levels), macs=int(self.meta["macs"]))
+
+    def library(self, cpu_levels: Sequence[str]) -> bytes:
+        """The best library that this CPU can run; `cpu_levels` is best first.
+
+        Raises ModelError where there is none.
+        """
         for level in cpu_levels:
             if level in self.levels:
-                return CompiledFunction(self.files[f"lib/{level}.so"], macs=int(self.meta["macs"]))
+                return self.files[f"lib/{level}.so"]
         raise ModelError(
             Code.BUNDLE_INCOMPATIBLE,
             f"the bundle has code for {', '.join(self.levels)}; "

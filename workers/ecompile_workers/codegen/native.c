@@ -118,6 +118,61 @@ static PyType_Slot module_slots[] = {{Py_tp_new, module_new},
 static PyType_Spec module_spec = {"ecompile_workers.codegen._native.Module", sizeof(Module), 0, Py_TPFLAGS_DEFAULT,
                                   module_slots};
 
+// A packed reference (serving/policy.py): features, rank, width, rest; then precisions[width], mean[features],
+// inverse scale[features], directions[features][width], all float32; width is the rank rounded up to WIDTH.
+enum { WIDTH = 8, MOST_WIDTH = 64, HEAD = 4 };
+
+static float score_row(const float *reference, const float *x, int64_t features, int64_t width) {
+  const float *precisions = reference + HEAD, *mean = precisions + width, *inverse = mean + features;
+  const float *directions = inverse + features;
+  float along[MOST_WIDTH] = {0}, total = 0, known = 0, found = 0;
+  for (int64_t i = 0; i < features; i++) {
+    const float d = (x[i] - mean[i]) * inverse[i], *u = directions + i * width;
+    total += d * d;
+    for (int64_t k = 0; k < width; k += WIDTH)
+      for (int j = 0; j < WIDTH; j++) along[k + j] += d * u[k + j];
+  }
+  for (int64_t k = 0; k < width; k++) {
+    known += along[k] * along[k];
+    found += precisions[k] * along[k] * along[k];
+  }
+  return found + reference[3] * (total > known ? total - known : 0);
+}
+
+// score(reference, x) -> float: the largest squared Mahalanobis distance of the rows of x; infinite for a row that is
+// not finite.
+static PyObject *score(PyObject *module, PyObject *const *arguments, Py_ssize_t count) {
+  Py_buffer r, x;
+  if (count != 2) {
+    PyErr_SetString(PyExc_TypeError, "score(reference, x) takes two float32 buffers");
+    return NULL;
+  }
+  if (PyObject_GetBuffer(arguments[0], &r, PyBUF_C_CONTIGUOUS)) return NULL;
+  if (PyObject_GetBuffer(arguments[1], &x, PyBUF_C_CONTIGUOUS)) {
+    PyBuffer_Release(&r);
+    return NULL;
+  }
+  const float *reference = r.buf;
+  double most = 0;
+  const int64_t head = r.len >= HEAD * 4;
+  const int64_t features = head ? (int64_t)reference[0] : 0, width = head ? (int64_t)reference[2] : 0;
+  const int good = features > 0 && width > 0 && width <= MOST_WIDTH && width % WIDTH == 0 &&
+                   r.len == 4 * (HEAD + width + features * (2 + width)) && x.len > 0 && x.len % (features * 4) == 0;
+  if (good) {
+    const int64_t rows = x.len / 4 / features;
+    for (int64_t i = 0; i < rows; i++) {
+      const float found = score_row(reference, (const float *)x.buf + i * features, features, width);
+      if (!(found - found == 0)) most = Py_HUGE_VAL;
+      else if (found > most) most = found;
+    }
+  } else {
+    PyErr_Format(PyExc_ValueError, "score: %zd bytes of rows do not fit a reference of %zd bytes", x.len, r.len);
+  }
+  PyBuffer_Release(&r);
+  PyBuffer_Release(&x);
+  return good ? PyFloat_FromDouble(most) : NULL;
+}
+
 // all_finite(values) -> bool: whether no float32 in the buffer is infinite or NaN (its exponent is not all ones).
 static PyObject *all_finite(PyObject *native, PyObject *values) {
   Py_buffer view;
@@ -143,6 +198,7 @@ static PyObject *fence(PyObject *native, PyObject *nothing) {
 static PyMethodDef functions[] = {
     {"fence", fence, METH_NOARGS, "orders accesses to memory shared with another process"},
     {"all_finite", all_finite, METH_O, "all_finite(float32 buffer) -> bool"},
+    {"score", (PyCFunction)(void (*)(void))score, METH_FASTCALL, "score(reference, x) -> largest distance of the rows"},
     {NULL, NULL, 0, NULL}};
 
 static int execute(PyObject *native) {

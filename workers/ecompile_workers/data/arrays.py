@@ -30,6 +30,7 @@ ELEMENT_TYPES: dict[str, np.dtype[Any]] = {
     "tensor(bool)": np.dtype(np.bool_),
 }
 """Inputs of networks, as ONNX Runtime names their types. Rows are float32, which holds numbers of words exactly."""
+GROUPS_NAME = "groups"
 LABEL_NAMES = ("labels", "y", "y_train", "y_test")
 
 
@@ -40,6 +41,8 @@ class Rows:
     inputs: NDArray[np.float32]
     """[rows, features]"""
     labels: NDArray[Any] | None = None
+    groups: NDArray[np.str_] | None = None
+    """[rows] group of each row."""
 
 
 def parse(
@@ -63,7 +66,9 @@ def parse(
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             if array is None and any(part in archive.files for part in parts):
                 columns = {part: archive[part] for part in parts if part in archive.files}
-                return Rows(inputs=_checked(side_by_side(columns, parts, name=name), where=name))
+                together = _checked(side_by_side(columns, parts, name=name), where=name)
+                labels, groups = _labels(archive, together), _groups(archive, together, name=name)
+                return Rows(inputs=together, labels=labels, groups=groups)
             found = array or pick(archive.files, names)
             if found is None or found not in archive.files:
                 raise DataError(
@@ -77,7 +82,7 @@ def parse(
                     ),
                 )
             values = archive[found]
-            labels = _labels(archive, values)
+            labels, groups = _labels(archive, values), _groups(archive, values, name=name)
     except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError, AttributeError, TypeError) as error:
         raise DataError(Code.DATA_MALFORMED, f"{name}: not a readable .npz file: {error}.") from error
     size = int(np.prod(shape, dtype=np.int64))
@@ -88,7 +93,8 @@ def parse(
             f"{name}: the network takes {', '.join(f'{part} {wanted}' for part, wanted in parts.items())} per row: "
             f"give an array for each, or one of whole rows with {size} features.",
         )
-    return Rows(inputs=_checked(_rows(values, where=where, shape=shape, size=size), where=where), labels=labels)
+    rows = _checked(_rows(values, where=where, shape=shape, size=size), where=where)
+    return Rows(inputs=rows, labels=labels, groups=groups)
 
 
 def side_by_side(columns: Mapping[str, NDArray[Any]], parts: Parts, *, name: str) -> NDArray[np.float32]:
@@ -159,6 +165,20 @@ def _labels(archive: Any, values: NDArray[Any]) -> NDArray[Any] | None:
             if values.ndim and labels.ndim and len(labels) == len(values):
                 return labels
     return None
+
+
+def _groups(archive: Any, values: NDArray[Any], *, name: str) -> NDArray[np.str_] | None:
+    if GROUPS_NAME not in archive.files:
+        return None
+    groups = archive[GROUPS_NAME]
+    if groups.ndim != 1 or not values.ndim or len(groups) != len(values) or groups.dtype.kind not in "UiuSb":
+        raise DataError(
+            Code.DATA_SHAPE,
+            f"{name}, array {GROUPS_NAME}: it must name the group of each of the {len(values) if values.ndim else 0} "
+            f"rows, as text or whole numbers; it has type {groups.dtype} and shape {groups.shape}.",
+        )
+    found: NDArray[np.str_] = groups.astype(np.str_)
+    return found
 
 
 def _rows(values: NDArray[Any], *, where: str, shape: tuple[int, ...], size: int) -> NDArray[np.float32]:

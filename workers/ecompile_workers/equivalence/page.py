@@ -63,6 +63,9 @@ def to_html(report: Report) -> str:
         "<h2>What this means</h2>",
         "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in report.sentences()) + "</ul>",
     ]
+    if outcome.groups is not None:
+        head = ["Group", "Rows", "Differing", "Error", "Error of the network"]
+        parts += ["<h2>Groups</h2>", _table([head, *report.group_rows()])]
     if outcome.classes:
         rows = [["Class", "Rows", "Agreement", f"Disagreement at {outcome.confidence:.0%}"], *report.class_rows()]
         left = len(outcome.classes) - (len(rows) - 1)

@@ -83,11 +83,22 @@ class Report:
             "",
             *self.sentences(),
         ]
+        if outcome.groups is not None:
+            lines += ["", *table([["group", "rows", "differing", "error", "of the network"], *self.group_rows()])]
         if outcome.classes:
             lines += ["", *table([["class", "rows", "agreement", "disagreement"], *self.class_rows()])]
             if len(outcome.classes) > SHOWN_CLASSES:
                 lines.append(f"and {len(outcome.classes) - SHOWN_CLASSES} classes with no lower agreement")
         return "\n".join(line.rstrip() for line in lines) + "\n"
+
+    def group_rows(self) -> list[list[str]]:
+        """Cells per group."""
+
+        def share(value: float | None) -> str:
+            return "-" if value is None else percent(value)
+
+        groups = self.outcome.groups.groups if self.outcome.groups is not None else ()
+        return [[g.group, str(g.rows), percent(g.differing), share(g.error), share(g.neural_error)] for g in groups]
 
     def class_rows(self) -> list[list[str]]:
         """Cells per class, by index: of those with the lowest agreement, then with the widest bound."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..codegen.abi import GuardBox
 from ..codegen.loader import CompiledFunction
 from .classes import ClassAgreement, per_class
+from .groups import GroupFindings, by_group
 from .inputs import at_least, non_finite, out_of_distribution
 from .metrics import Comparison, clopper_pearson_upper, compare, row_delta
 from .probes import DecisionFindings, decision_probes, guard_probes
@@ -80,6 +81,8 @@ class Outcome:
     """None where the guard is not told."""
     decisions: DecisionFindings | None = None
     """None where there are no classes."""
+    groups: GroupFindings | None = None
+    """None where no groups are asked about."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -104,12 +107,16 @@ def validate(
     *,
     guard: GuardBox | None = None,
     integers: Sequence[slice] = (),
+    groups: NDArray[np.str_] | None = None,
+    labels: NDArray[Any] | None = None,
     seed: int = 0,
     progress: Callable[[str, float], None] = lambda step, fraction: None,
 ) -> Outcome:
     """Judge `module` against `original` (rows -> outputs [rows, outputs]) under `policy`.
 
-    `guard`: the module's own. `integers`: columns of the inputs that hold whole numbers.
+    `guard`: the module's own. `integers`: columns of the inputs that hold whole numbers. `groups` (where
+    `policy.fairness` names some) and `labels`: of the held-out rows, [rows].
+    Raises DataError where a group has no row that the module answers.
     """
     test, made = at_least(held_out, policy.test_inputs, seed=seed, integers=integers)
     progress("test inputs", 0.1)
@@ -140,6 +147,18 @@ def validate(
         *_criteria("out-of-distribution ", unlike_found, policy),
         *_border_checks(borders, decisions, policy),
     ]
+    compared = None
+    if policy.fairness is not None and groups is not None:
+        real = np.flatnonzero(answered[: len(held_out)])
+        compared = by_group(
+            expected[real],
+            outputs[real],
+            groups[real],
+            wanted=policy.fairness.groups,
+            limit=policy.max_relative_error,
+            labels=labels[real] if labels is not None else None,
+        )
+        checks += _group_checks(compared, policy.fairness.max_gap)
     failed = next((c for c in checks if not c.passed), None)
     if failed is not None:
         reason = f"failed: {failed.sentence()}"
@@ -162,7 +181,16 @@ def validate(
         families=families,
         guard=borders,
         decisions=decisions,
+        groups=compared,
     )
+
+
+def _group_checks(found: GroupFindings, limit: float) -> list[Check]:
+    checks = [Check(name="group gap", passed=found.gap <= limit, value=found.gap, limit=limit)]
+    if found.widened is not None:
+        widened = found.widened
+        checks.append(Check(name="group error gap widened by", passed=widened <= limit, value=widened, limit=limit))
+    return checks
 
 
 def _families(

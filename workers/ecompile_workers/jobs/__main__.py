@@ -11,12 +11,14 @@ from types import FrameType
 from ecompile_crds.errors import Code, DeadlineError, EcompileError, InternalError, ResourceError
 from ecompile_crds.jobs import Failure, JobInput, JobKind, JobResult
 from ecompile_crds.names import CA_KEY, SIGNING_KEY, SIGNING_PATH, SIGNING_PUBLIC_KEY, TOKEN_PATH, TRUST_PATH
+from ecompile_crds.tracing import from_environment, trace_of
 from pydantic import ValidationError
 
 from ..codegen.signing import load_private, load_public
 from .context import Context, Progress
 from .cost import Meter
 from .progress import Reporter, log
+from .steps import Steps
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
@@ -92,7 +94,19 @@ def _run_from_environment() -> JobResult:
         token=Path(os.environ.get("ECO_TOKEN_FILE", TOKEN_PATH)),
         index=index,
     )
-    return run(make_context(job, reporter), index=index)
+    traced = from_environment(os.environ, service="ecompile-job", **{"k8s.job.name": job.job})
+    if traced is None:
+        return run(make_context(job, reporter), index=index)
+    tracer, exporter = traced
+    try:
+        with tracer.span(job.kind.value, trace_of(job.namespace, job.model, job.life), index=index) as span:
+            steps = Steps(tracer, span.context, reporter)
+            try:
+                return run(make_context(job, steps), index=index)
+            finally:
+                steps.end()
+    finally:
+        exporter.close()
 
 
 def _failed(error: EcompileError) -> JobResult:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from ecompile_crds.errors import Code, DataError
+from ecompile_crds.hybridmodel import Equivalence, Fairness
 from ecompile_crds.jobs import JobInput
 from ecompile_crds.plan import Plan, PlanFile, PlanTensor
 from numpy.typing import NDArray
@@ -66,6 +67,18 @@ class Context:
 
         `names`: arrays that are looked for where the URI names none.
         """
+        return self.data(uri, digest=digest, what=what, inputs=inputs, names=names).inputs
+
+    def data(
+        self,
+        uri: str,
+        *,
+        digest: str | None,
+        what: str,
+        inputs: Sequence[Tensor | PlanTensor],
+        names: Sequence[str] = arrays.CALIBRATION_NAMES,
+    ) -> arrays.Rows:
+        """`rows`, with labels and groups where the file has them."""
         content = self.read(uri, digest=digest, what=what)
         _, _, array = uri.partition("#")
         return arrays.parse(
@@ -75,30 +88,69 @@ class Context:
             array=array or None,
             parts={each.name: each.shape for each in inputs} if len(inputs) > 1 else {},
             names=names,
-        ).inputs
+        )
 
     def calibration(self, inputs: Sequence[Tensor | PlanTensor]) -> Rows:
         """spec.calibration."""
+        return self._calibration(inputs).inputs
+
+    def _calibration(self, inputs: Sequence[Tensor | PlanTensor]) -> arrays.Rows:
         job = self.job
-        return self.rows(job.calibration_uri, digest=job.calibration_digest, what="spec.calibration", inputs=inputs)
+        return self.data(job.calibration_uri, digest=job.calibration_digest, what="spec.calibration", inputs=inputs)
+
+    def judged(self, inputs: Sequence[Tensor | PlanTensor], *, unlike: Rows | None = None) -> tuple[arrays.Rows, str]:
+        """What validation judges by: spec.heldOut, else spec.calibration; and which of them.
+
+        Raises DataError where spec.heldOut is the calibration `unlike`.
+        """
+        held_out = self._held_out(inputs, unlike=unlike)
+        return (held_out, "spec.heldOut") if held_out is not None else (self._calibration(inputs), "spec.calibration")
 
     def held_out(self, inputs: Sequence[Tensor | PlanTensor], *, unlike: Rows | None = None) -> Rows | None:
         """spec.heldOut, if it is given; arrays named like held-out ones come first.
 
         Raises DataError where it is the calibration `unlike`.
         """
+        found = self._held_out(inputs, unlike=unlike)
+        return found.inputs if found is not None else None
+
+    def _held_out(self, inputs: Sequence[Tensor | PlanTensor], *, unlike: Rows | None) -> arrays.Rows | None:
         job = self.job
         if job.held_out_uri is None:
             return None
         names = (*arrays.HELD_OUT_NAMES, *arrays.CALIBRATION_NAMES)
-        found = self.rows(job.held_out_uri, digest=None, what="spec.heldOut", inputs=inputs, names=names)
-        if unlike is not None and np.array_equal(found, unlike):
+        found = self.data(job.held_out_uri, digest=None, what="spec.heldOut", inputs=inputs, names=names)
+        if unlike is not None and np.array_equal(found.inputs, unlike):
             raise DataError(
                 Code.DATA_MALFORMED,
                 f"spec.heldOut ({job.held_out_uri}): its rows are those of spec.calibration, so they would judge what "
                 "was made from them. Name another array with #name, give another file, or leave the field out.",
             )
         return found
+
+
+def fairness_groups(
+    equivalence: Equivalence, data: arrays.Rows, *, what: str
+) -> tuple[Fairness, NDArray[np.str_]] | None:
+    """What is asked about groups, and the group of each row; None where nothing is asked.
+
+    Raises DataError where the data do not name the groups that are asked about.
+    """
+    fairness = equivalence.fairness
+    if fairness is None:
+        return None
+    if data.groups is None:
+        raise DataError(
+            Code.DATA_MALFORMED,
+            f"{what}: it has no array named groups, which spec.equivalence.fairness needs; add the group of each row.",
+        )
+    missing = [group for group in fairness.groups if not (data.groups == group).any()]
+    if missing:
+        raise DataError(
+            Code.DATA_EMPTY,
+            f"{what}, array groups: no row is in group {missing[0]!r}, which spec.equivalence.fairness names.",
+        )
+    return fairness, data.groups
 
 
 def read_plan(context: Context) -> Plan:

@@ -8,12 +8,20 @@ from ecompile_crds.errors import Code, ResourceError
 from ecompile_crds.evidence import Evidence
 from ecompile_crds.hybridmodel import Distill, Equivalence
 from ecompile_crds.jobs import DistillReport, JobResult
+from ecompile_crds.plan import PlanSegment
+from onnxruntime import InferenceSession
 
 from ..codegen import toolchain
 from ..codegen.bundle import write_bundle
 from ..codegen.levels import cpu_levels
-from ..distill.orchestrator import Declined, distill
-from .context import Context, plan_file, read_plan, rows_at_segment, unpack_graph
+from ..codegen.loader import CompiledFunction
+from ..distill.measure import infer, session
+from ..distill.orchestrator import Declined, Distilled, distill
+from ..equivalence import risk
+from ..equivalence.metrics import row_delta
+from ..equivalence.validate import answers
+from ..trace import reference
+from .context import Context, Rows, plan_file, read_plan, rows_at_segment, unpack_graph
 
 
 def distill_segment(context: Context, index: int) -> JobResult:
@@ -54,6 +62,7 @@ def distill_segment(context: Context, index: int) -> JobResult:
             "note": replacement.note,
             "evidence": _plain(found.evidence),
             "toolchain": toolchain.version(),
+            **_risk(context, segment, found, rows, session(neural), limit=equivalence.max_relative_error),
             **({"proof": _plain(proof), "hitShare": proof.proven_coverage} if proof is not None else {}),
         },
         certificate=replacement.certificate,
@@ -78,6 +87,23 @@ def distill_segment(context: Context, index: int) -> JobResult:
             candidates=found.candidates,
         )
     )
+
+
+def _risk(
+    context: Context, segment: PlanSegment, found: Distilled, rows: Rows, neural: InferenceSession, *, limit: float
+) -> dict[str, object]:
+    """What calibration says of the module, for the bundle's meta.json; nothing where the segment has no reference."""
+    if segment.reference is None:
+        return {}
+    known = reference.read(plan_file(context, segment.reference), name=segment.reference.path)
+    _, ranked = reference.halves(rows)
+    level = next(each for each in cpu_levels() if each in found.compiled.libraries)
+    outputs, answered = answers(CompiledFunction(found.compiled.libraries[level], macs=found.compiled.macs), ranked)
+    if not answered.any():
+        return {}
+    errors = row_delta(infer(neural, ranked)[answered], outputs[answered])
+    calibrated = risk.calibrate(known.score(ranked)[answered], errors, limit=limit, samples=len(ranked))
+    return {risk.META: calibrated.to_meta()}
 
 
 def _plain(evidence: Evidence) -> dict[str, Any]:

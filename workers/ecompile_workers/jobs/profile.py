@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
+from ecompile_crds.hybridmodel import Equivalence
 from ecompile_crds.jobs import JobResult, ProfileReport, SegmentReport
 from ecompile_crds.plan import Plan, PlanFile, PlanSegment, PlanTensor
 
@@ -17,8 +18,8 @@ from ..distill.measure import infer, session
 from ..ir.graph import DType, Tensor
 from ..ir.load import load_source, neural_segment
 from ..ir.segments import split
-from ..trace import capture, manifest, stability
-from .context import Context, pack_graphs
+from ..trace import capture, manifest, reference, stability
+from .context import Context, fairness_groups, pack_graphs
 
 DATATYPES: dict[DType, Literal["FP32", "INT64", "BOOL"]] = {
     DType.FLOAT32: "FP32",
@@ -46,7 +47,8 @@ def profile(context: Context) -> JobResult:
     context.progress("read calibration", 0.2)
     inputs = graph.inputs or (graph.input,)
     rows = context.calibration(inputs)
-    context.held_out(inputs, unlike=rows)  # what is wrong with it is better said now
+    judged, what = context.judged(inputs, unlike=rows)  # what is wrong with it is better said now
+    fairness_groups(Equivalence.model_validate(job.equivalence), judged, what=what)
     segments = split(graph, obstacle)
     costs = cost_model() if len(segments) > 1 else cached()
     if costs is not None and len(segments) > 1:
@@ -65,7 +67,7 @@ def profile(context: Context) -> JobResult:
         context.progress(segment.name, 0.3 + 0.5 * segment.index / len(segments))
         model = neural_segment(source, segment, len(segments)).SerializeToString()
         file = neural if len(segments) == 1 else put(f"{segment.name}.onnx", model)
-        score = None
+        score, known = None, None
         if segment.compilable:
             found = stability.measure(segment.graph, current)
             layers += found
@@ -73,6 +75,8 @@ def profile(context: Context) -> JobResult:
             if traced is None:
                 capture.capture(segment.graph, current, trace, model_digest=digest, rate=TRACE_RATE, seed=TRACE_SEED)
                 traced = put("trace.nfrtrace", trace.getvalue())
+            fitted = reference.fit(current)
+            known = put(f"{segment.name}.reference.npz", fitted.to_bytes()) if fitted is not None else None
         made.append(
             PlanSegment(
                 index=segment.index,
@@ -84,6 +88,7 @@ def profile(context: Context) -> JobResult:
                 neural=file,
                 macs=segment.graph.macs,
                 stability=score,
+                reference=known,
                 predicted_microseconds=(
                     round(costs.compiled_seconds(segment.graph) * 1e6, 3)
                     if costs is not None and segment.compilable

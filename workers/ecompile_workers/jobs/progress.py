@@ -15,8 +15,12 @@ from pathlib import Path
 import grpc
 from ecompile_crds.control import control_pb2, control_pb2_grpc
 from ecompile_crds.jobs import JobInput
+from ecompile_crds.names import CLIENT_PATH
+
+from ..serving.client_certificate import client_certificate
 
 HEARTBEAT_SECONDS = 5.0
+CLIENT = Path(CLIENT_PATH)
 
 
 def log(message: str, **fields: object) -> None:
@@ -28,10 +32,12 @@ def log(message: str, **fields: object) -> None:
 class Reporter:
     """Sends progress in the background."""
 
-    def __init__(self, job: JobInput, *, address: str, ca: Path, token: Path, index: int) -> None:
+    def __init__(
+        self, job: JobInput, *, address: str, ca: Path, token: Path, index: int, client: Path = CLIENT
+    ) -> None:
         self._job = job
         self._index = index
-        self._address, self._ca, self._token = address, ca, token
+        self._address, self._ca, self._token, self._client = address, ca, token, client
         self._steps: queue.Queue[control_pb2.JobProgress | None] = queue.Queue(maxsize=100)
         self._last: control_pb2.JobProgress | None = None
         if address:
@@ -63,7 +69,8 @@ class Reporter:
     def _run(self) -> None:
         while True:
             try:
-                credentials = grpc.ssl_channel_credentials(self._ca.read_bytes())
+                certificate, key = client_certificate(self._client)
+                credentials = grpc.ssl_channel_credentials(self._ca.read_bytes(), key, certificate)
                 metadata = (("authorization", f"Bearer {self._token.read_text().strip()}"),)
                 with grpc.secure_channel(self._address, credentials) as channel:
                     control_pb2_grpc.ControlStub(channel).Progress(self._messages(), metadata=metadata)

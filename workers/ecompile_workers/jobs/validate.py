@@ -18,7 +18,7 @@ from ..distill.measure import infer, measure, session
 from ..equivalence.page import to_html
 from ..equivalence.report import Report, Subject
 from ..equivalence.validate import validate
-from .context import Context, plan_file, read_plan, rows_at_segment
+from .context import Context, fairness_groups, plan_file, read_plan, rows_at_segment
 
 BUNDLE_FAULTS = frozenset(
     {Code.BUNDLE_ALTERED, Code.BUNDLE_UNTRUSTED, Code.BUNDLE_MALFORMED, Code.BUNDLE_INCOMPATIBLE, Code.DATA_MISSING}
@@ -49,11 +49,12 @@ def validate_segment(context: Context) -> JobResult:
             )
         )
     uri = job.held_out_uri or job.calibration_uri
-    held_out = context.held_out(plan.network_inputs)
-    rows = held_out if held_out is not None else context.calibration(plan.network_inputs)
-    rows = rows_at_segment(context, plan, job.segment, rows)
-    neural = session(plan_file(context, segment.neural))
+    data, what = context.judged(plan.network_inputs)
     policy = Equivalence.model_validate(job.equivalence)
+    asked = fairness_groups(policy, data, what=what)
+    rows = rows_at_segment(context, plan, job.segment, data.inputs)
+    neural = session(plan_file(context, segment.neural))
+    last = job.segment + 1 == len(plan.segments)
     outcome = validate(
         module,
         lambda x: infer(neural, x),
@@ -61,6 +62,8 @@ def validate_segment(context: Context) -> JobResult:
         policy,
         guard=_guard(bundle.meta),
         integers=bundle.graph().integers,
+        groups=asked[1] if asked is not None else None,
+        labels=data.labels if last else None,
         progress=context.progress,
     )
     latency = measure(module, neural, rows[:1])

@@ -15,8 +15,9 @@ from random import Random
 from typing import NamedTuple
 
 import numpy as np
-from ecompile_crds.hybridmodel import Analysis
-from ecompile_crds.routing import RouteMode, RoutingTable
+from ecompile_crds.hybridmodel import Analysis, Fairness, ServingPolicy
+from ecompile_crds.routing import RouteMode, RoutingTable, SegmentRoute
+from ecompile_crds.tracing import TraceContext, Tracer
 
 from ..codegen._native import all_finite
 from ..codegen.abi import Reason
@@ -25,6 +26,7 @@ from .comparison import Comparer, Comparison
 from .counters import SegmentCounters, Totals
 from .modules import LoadedModule
 from .neural import Network, NeuralPath, Rows
+from .policy import Admit, Distance, admission, apply
 
 MAX_COMPARISONS = 1024
 """Results taken at once: each costs about 10 microseconds."""
@@ -41,6 +43,10 @@ class Served(StrEnum):
     TRIPPED = "neural:tripped"
     REQUESTED = "neural:requested"
     OUTSIDE_GUARD = "neural:outside-guard"
+    POLICY = "neural:policy"
+    """The policy has the network answer, whatever the route."""
+    NOT_ADMITTED = "neural:not-admitted"
+    """The policy does not trust the module with this input: risk too high, or confidence too low."""
     FAULT = "neural:fault"
 
 
@@ -57,6 +63,11 @@ class SegmentState:
     watch: SegmentWatch
     otherwise: Served
     """What is said of a request that the neural path answers as routed."""
+    routed_compare: float = 0.0
+    """What the route says; `compare` is 1 while the watch is suspicious."""
+    admit: Admit | None = None
+    """What the policy asks besides the guard."""
+    distance: Distance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,7 @@ class RouteState:
     all_neural: bool
     as_routed: tuple[Served, ...]
     as_requested: tuple[Served, ...]
+    policy: ServingPolicy
     undrawn: tuple[tuple[bool, bool], ...]
     """Per segment, whether the module answers and whether it is compared, where no route leaves that to a draw; else
     empty."""
@@ -109,8 +121,12 @@ class Bridge:
         random: Random,
         comparer: Comparer,
         alerted: Callable[[Alert], None] = lambda alert: None,
+        fairness: Fairness | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.network = network
+        self._fairness = fairness
+        self._tracer = tracer
         self.totals = Totals()
         self.analysis = analysis
         self._random = random
@@ -155,8 +171,20 @@ class Bridge:
             self._count_trip(alert)
             self._alerted(alert)
 
-    def infer(self, x: Rows, *, neural_only: bool = False) -> Outcome:
-        """Answer rows [rows, features] float32, C-contiguous."""
+    def infer(
+        self, x: Rows, *, neural_only: bool = False, group: str = "", trace: TraceContext | None = None
+    ) -> Outcome:
+        """Answer rows [rows, features] float32, C-contiguous. `group`: the request's label, for what is compared;
+        `trace`: of its span, where it is traced."""
+        if trace is None or self._tracer is None:
+            return self._answer(x, neural_only, group, None)
+        with self._tracer.span("bridge", trace, rows=len(x)) as span:
+            outcome = self._answer(x, neural_only, group, span.context)
+            span.attributes["ecompile.generation"] = outcome.state.generation
+            span.attributes["ecompile.path"] = outcome.path
+        return outcome
+
+    def _answer(self, x: Rows, neural_only: bool, group: str, trace: TraceContext | None) -> Outcome:
         state = self._state
         if neural_only:
             return Outcome(state, self.network.whole(x), state.as_requested)
@@ -169,7 +197,13 @@ class Bridge:
         comparisons: list[Comparison] = []
         faults: list[str] = []
         for segment, (use, compare) in zip(state.segments, draws, strict=True):
-            x, how, comparison, fault = _run(segment, x, use=use, compare=compare)
+            if trace is None or self._tracer is None:
+                x, how, comparison, fault = _run(segment, x, use, compare, group)
+            else:
+                with self._tracer.span(f"segment {segment.index}", trace) as span:
+                    x, how, comparison, fault = _run(segment, x, use, compare, group)
+                    span.attributes["ecompile.served"] = how.value
+                    span.error = fault
             served.append(how)
             faults.append(fault)
             if comparison is not None:
@@ -199,7 +233,7 @@ class Bridge:
                 alert = None
                 if how is Served.COMPILED:
                     alert = watch.answered()
-                elif how is Served.OUTSIDE_GUARD:
+                elif how is Served.OUTSIDE_GUARD or how is Served.NOT_ADMITTED:
                     alert = watch.refused()
                 elif how is Served.FAULT:
                     alert = watch.faulted(outcome.faults[position])
@@ -218,6 +252,19 @@ class Bridge:
             alert = result.watch.compared(result)
             if alert is not None:
                 self._trip(alert)
+            self._attend(result.watch)
+
+    def _attend(self, watch: SegmentWatch) -> None:
+        """Compare each request at a segment that has just answered badly; as routed again once it has not for long."""
+        state = self._state
+        if watch.generation != state.generation:
+            return
+        segment = state.segments[watch.segment]
+        compare = 1.0 if watch.suspicious and segment.routed_compare > 0.0 else segment.routed_compare
+        if compare != segment.compare:
+            changed = replace(segment, compare=compare)
+            segments = tuple(changed if each is segment else each for each in state.segments)
+            self._state = _state(state.generation, segments, state.policy)
 
     def counters(self) -> tuple[SegmentCounters, ...]:
         """Per segment, since the generation in force came into force."""
@@ -246,31 +293,65 @@ class Bridge:
 
     def _build(self, generation: int, table: RoutingTable | None, modules: Mapping[int, LoadedModule]) -> RouteState:
         routes = {route.segment: route for route in table.segments} if table is not None else {}
-        segments = []
-        for index, neural in enumerate(self.network.segments):
-            route = routes.get(index)
-            mode = route.mode if route is not None else RouteMode.NEURAL
-            routed = route is not None and mode is not RouteMode.NEURAL and index in modules
-            watch = SegmentWatch(
-                segment=index,
-                generation=generation,
-                analysis=self.analysis,
-                total=self.totals.segment(index),
-                risk=modules[index].risk if routed else None,
+        policy = table.policy if table is not None else ServingPolicy()
+        return _state(
+            generation,
+            tuple(
+                self._segment(index, generation, routes.get(index), modules.get(index), policy)
+                for index in range(len(self.network.segments))
+            ),
+            policy,
+        )
+
+    def _segment(
+        self,
+        index: int,
+        generation: int,
+        route: SegmentRoute | None,
+        module: LoadedModule | None,
+        policy: ServingPolicy,
+    ) -> SegmentState:
+        neural = self.network.segments[index]
+        asked = route.mode if route is not None else RouteMode.NEURAL
+        watch = SegmentWatch(
+            segment=index,
+            generation=generation,
+            analysis=self.analysis,
+            total=self.totals.segment(index),
+            risk=module.risk if module is not None else None,
+            fairness=self._fairness,
+        )
+        if route is None or module is None or asked is RouteMode.NEURAL:
+            return SegmentState(
+                index=index,
+                mode=RouteMode.NEURAL,
+                weight=0.0,
+                compare=0.0,
+                module=None,
+                neural=neural,
+                watch=watch,
+                otherwise=_OTHERWISE[asked],
             )
-            segments.append(
-                SegmentState(
-                    index=index,
-                    mode=mode if routed else RouteMode.NEURAL,
-                    weight=route.weight if route is not None and routed and mode is RouteMode.CANARY else 0.0,
-                    compare=route.compare if route is not None and routed else 0.0,
-                    module=modules[index] if routed else None,
-                    neural=neural,
-                    watch=watch,
-                    otherwise=_OTHERWISE[mode],
-                )
-            )
-        return _state(generation, tuple(segments))
+        applied = apply(policy, asked, weight=route.weight, compare=route.compare)
+        return SegmentState(
+            index=index,
+            mode=applied.mode,
+            weight=applied.weight,
+            compare=applied.compare,
+            module=module,
+            neural=neural,
+            watch=watch,
+            otherwise=Served.POLICY if applied.by_policy else _OTHERWISE[asked],
+            routed_compare=applied.compare,
+            admit=admission(
+                policy,
+                risk=module.calibrated,
+                distance=neural.distance,
+                stability=self.network.plan.segments[index].stability,
+                accuracy=watch.last_accuracy,
+            ),
+            distance=neural.distance,
+        )
 
 
 _OTHERWISE = {
@@ -281,7 +362,7 @@ _OTHERWISE = {
 }
 
 
-def _state(generation: int, segments: tuple[SegmentState, ...]) -> RouteState:
+def _state(generation: int, segments: tuple[SegmentState, ...], policy: ServingPolicy) -> RouteState:
     drawn = any(s.mode is RouteMode.CANARY or s.compare > 0.0 for s in segments)
     return RouteState(
         generation=generation,
@@ -289,6 +370,7 @@ def _state(generation: int, segments: tuple[SegmentState, ...]) -> RouteState:
         all_neural=all(s.mode is RouteMode.NEURAL for s in segments),
         as_routed=tuple(s.otherwise for s in segments),
         as_requested=tuple(Served.REQUESTED for _ in segments),
+        policy=policy,
         undrawn=() if drawn else tuple((s.mode is RouteMode.COMPILED, False) for s in segments),
     )
 
@@ -298,12 +380,12 @@ def _tripped(state: RouteState, indices: set[int]) -> RouteState:
     if not indices:
         return state
     segments = tuple(
-        replace(s, mode=RouteMode.NEURAL, weight=0.0, compare=0.0, otherwise=Served.TRIPPED)
+        replace(s, mode=RouteMode.NEURAL, weight=0.0, compare=0.0, routed_compare=0.0, otherwise=Served.TRIPPED)
         if s.index in indices
         else s
         for s in state.segments
     )
-    return _state(state.generation, segments)
+    return _state(state.generation, segments, state.policy)
 
 
 def _uses_module(segment: SegmentState, draw: Callable[[], float]) -> bool:
@@ -312,21 +394,30 @@ def _uses_module(segment: SegmentState, draw: Callable[[], float]) -> bool:
     return segment.mode is RouteMode.COMPILED
 
 
-def _run(segment: SegmentState, x: Rows, *, use: bool, compare: bool) -> tuple[Rows, Served, Comparison | None, str]:
+def _run(
+    segment: SegmentState, x: Rows, use: bool, compare: bool, group: str
+) -> tuple[Rows, Served, Comparison | None, str]:
     """One segment: its output, who gave it, the comparison drawn, and the sentence of a fault."""
     module, neural = segment.module, segment.neural
     if module is None:
         return neural(x), segment.otherwise, None, ""
     if not use:
         y = neural(x)
-        return y, segment.otherwise, Comparison(segment.watch, module, neural, x, y, False) if compare else None, ""
+        return (
+            y,
+            segment.otherwise,
+            Comparison(segment.watch, module, neural, x, y, False, group) if compare else None,
+            "",
+        )
+    if segment.admit is not None and not segment.admit(x):
+        return neural(x), Served.NOT_ADMITTED, None, ""
     y = np.empty((x.shape[0], module.outputs), dtype=np.float32)
     try:
         reason = module.run(x, y)
     except Exception as error:  # whatever the module's call raises, the network answers
         return neural(x), Served.FAULT, None, f"the module raised {type(error).__name__}: {error}"
     if reason == 0 and all_finite(y):  # Reason.OK; comparing with the enum takes longer
-        return y, Served.COMPILED, Comparison(segment.watch, module, neural, x, y, True) if compare else None, ""
+        return y, Served.COMPILED, Comparison(segment.watch, module, neural, x, y, True, group) if compare else None, ""
     answer = neural(x)
     if reason in (Reason.OK, Reason.NON_FINITE_OUTPUT) and np.isfinite(answer).all():
         return answer, Served.FAULT, None, "the module's output is not finite where the network's is"

@@ -17,7 +17,7 @@ from ecompile_crds.plan import Plan
 from .comparison import Finding, examine
 from .exchange import Announced, Exchange, Job, Result
 from .modules import LoadedModule, ModuleStore, trusted_keys
-from .neural import NeuralPath, Rows, load_path, read_plan
+from .neural import NeuralPath, Rows, load_path, load_reference, read_plan
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +88,8 @@ class Worker:
                 answer=job.answer,
                 compiled=job.compiled,
                 neural_first=bool(job.number % 2),
+                far=neural.reference.far if neural.reference is not None else None,
+                proves=module.proves,
             )
         except EcompileError as error:
             logger.warning("comparison: %s", error.message)
@@ -97,7 +99,9 @@ class Worker:
 
     def _path(self, segment: int) -> NeuralPath:
         if segment not in self._paths:
-            self._paths[segment] = load_path(self._plan_uri, self._plan.segments[segment].neural)
+            path = load_path(self._plan_uri, self._plan.segments[segment].neural)
+            path.reference = load_reference(self._plan_uri, self._plan.segments[segment])
+            self._paths[segment] = path
         return self._paths[segment]
 
     def _module(self, number: int) -> LoadedModule:

@@ -167,7 +167,7 @@ class ProcessComparer:
             if job is None:
                 continue
             if result.done:
-                return Compared(job.watch, not job.compiled, *result.finding)
+                return Compared(job.watch, not job.compiled, *result.finding, group=job.group)
             job.watch.dropped()
         return None
 

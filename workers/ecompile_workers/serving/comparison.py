@@ -45,6 +45,8 @@ class Comparison:
     answer: Rows
     compiled: bool
     """Whether `answer` is the module's."""
+    group: str = ""
+    """The request's group label, where it has one."""
 
 
 class Finding(NamedTuple):
@@ -56,6 +58,10 @@ class Finding(NamedTuple):
     neural_seconds: float = 0.0
     refused: bool = False
     fault: str = ""
+    far: float | None = None
+    """Share of the rows that are far from the calibration sample; None where nothing is known of it."""
+    proven: bool = False
+    """All rows lie in a region for which the module is proven."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,9 @@ class Compared:
     neural_seconds: float = 0.0
     refused: bool = False
     fault: str = ""
+    far: float | None = None
+    proven: bool = False
+    group: str = ""
 
 
 class Comparer(Protocol):
@@ -123,9 +132,12 @@ def examine(
     answer: Rows,
     compiled: bool,
     neural_first: bool,
+    far: Callable[[Rows], float] | None = None,
+    proves: Callable[[Rows], bool] = lambda x: False,
 ) -> Finding:
     """Run both paths on rows `x` [rows, features], so that their times are of the same place, and compare what is not
-    the same path as `answer` [rows, outputs] with it. Processor time of this thread: waiting is not measured."""
+    the same path as `answer` [rows, outputs] with it. Processor time of this thread: waiting is not measured. `far` and
+    `proves` tell of rows what Finding does."""
     output = np.empty((x.shape[0], outputs), dtype=np.float32)
     if neural_first:
         original, neural_seconds = _timed(lambda: neural(x))
@@ -137,7 +149,8 @@ def examine(
         return Finding(fault=f"{REFUSED_AGAIN} (reason {reason})") if compiled else judge_refusal(answer, reason)
     y, z = (original.astype(np.float32, copy=False), answer) if compiled else (answer, output)
     delta, fault = judge_outputs(y, z)
-    return Finding(delta, compiled_seconds, neural_seconds, fault=fault)
+    distant = far(x) if far is not None else None
+    return Finding(delta, compiled_seconds, neural_seconds, fault=fault, far=distant, proven=proves(x))
 
 
 def _timed(call: Callable[[], ValueT]) -> tuple[ValueT, float]:
@@ -201,11 +214,13 @@ class ThreadComparer:
                     answer=job.answer,
                     compiled=job.compiled,
                     neural_first=bool(self._finished % 2),
+                    far=job.neural.reference.far if job.neural.reference is not None else None,
+                    proves=job.module.proves,
                 )
             except Exception as error:  # whatever a module or a session raises is a finding, not our crash
                 found = Finding(fault=f"comparison failed: {error}")
             first = not self.results
-            self.results.append(Compared(job.watch, not job.compiled, *found))
+            self.results.append(Compared(job.watch, not job.compiled, *found, group=job.group))
             self._finished += 1
             if first:
                 self._arrived()

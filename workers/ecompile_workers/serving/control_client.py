@@ -23,6 +23,8 @@ from ecompile_crds.names import CA_KEY, REPORT_PACE_KEY
 from .adoption import Adopter
 from .breaker import AlertKind
 from .bridge import Bridge
+from .client_certificate import client_certificate
+from .counters import SegmentCounters
 from .routing import parse_table, read_mounted
 from .settings import Settings
 
@@ -46,6 +48,8 @@ KINDS = {
     AlertKind.DRIFT: control_pb2.DRIFT,
     AlertKind.FALLBACK: control_pb2.FALLBACK,
     AlertKind.LATENCY: control_pb2.LATENCY,
+    AlertKind.INPUT_DRIFT: control_pb2.INPUT_DRIFT,
+    AlertKind.GROUP_GAP: control_pb2.GROUP_GAP,
 }
 
 
@@ -134,7 +138,8 @@ class ControlClient:
         if self._settings.control_server_name:
             options.append(("grpc.ssl_target_name_override", self._settings.control_server_name))
         metadata = (("authorization", f"Bearer {token}"),)
-        return grpc.ssl_channel_credentials(root_certificates=authority), metadata, options
+        certificate, key = client_certificate(self._settings.client_dir)
+        return grpc.ssl_channel_credentials(authority, key, certificate), metadata, options
 
     async def _reports(self) -> AsyncIterator[control_pb2.Report]:
         while True:
@@ -171,7 +176,7 @@ class ControlClient:
             pod=self._settings.pod,
             life=self._settings.life,
             acknowledged_generation=self._bridge.state.generation,
-            counters=[control_pb2.SegmentCounters(**asdict(each)) for each in counters],
+            counters=[to_message(each) for each in counters],
             alerts=[
                 control_pb2.Alert(
                     kind=KINDS[alert.kind],
@@ -188,6 +193,14 @@ class ControlClient:
             loaded_modules=self._bridge.modules(),
             requests_per_second=self._rate,
         )
+
+
+def to_message(counters: SegmentCounters) -> control_pb2.SegmentCounters:
+    """Field for field."""
+    told = asdict(counters)
+    detectors = [control_pb2.DetectorEvidence(**each) for each in told.pop("detectors")]
+    groups = [control_pb2.GroupCounters(**each) for each in told.pop("groups")]
+    return control_pb2.SegmentCounters(**told, detectors=detectors, groups=groups)
 
 
 def pace(metadata: Iterable[tuple[str, str | bytes]] | None) -> float:

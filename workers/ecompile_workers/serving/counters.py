@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Final
+
+from .detectors import Wealth
 
 LATENCY_BUCKETS_SECONDS: Final = (
     0.00005,
@@ -35,6 +38,61 @@ class Tally:
     dropped_comparisons: int = 0
     delta_sum: float = 0.0
     delta_max: float = 0.0
+    proven_comparisons: int = 0
+
+
+@dataclass(slots=True)
+class GroupTally:
+    """Comparisons of one group in one generation."""
+
+    comparisons: int = 0
+    exceeded: int = 0
+    """Of these, with a relative error beyond driftLimit."""
+
+
+class Detectors(IntEnum):
+    """Which sequential test; the numbers of control.proto Detector."""
+
+    DELTA = 1
+    EXCEEDANCE = 2
+    REFUSAL = 3
+    INPUTS = 4
+    GAP = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorEvidence:
+    """Fields of control.proto DetectorEvidence."""
+
+    detector: Detectors
+    group: str
+    observations: int
+    e_value: float
+    log_wealth: tuple[float, ...]
+    mean: float
+    limit: float
+
+    @staticmethod
+    def of(detector: Detectors, group: str, wealth: Wealth) -> DetectorEvidence:
+        """What a detector has seen, with its name."""
+        return DetectorEvidence(
+            detector=detector,
+            group=group,
+            observations=wealth.observations,
+            e_value=wealth.e_value,
+            log_wealth=wealth.log_wealth,
+            mean=wealth.mean,
+            limit=wealth.limit,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupCounters:
+    """Fields of control.proto GroupCounters."""
+
+    group: str
+    comparisons: int
+    exceeded: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +108,7 @@ class SegmentCounters:
     dropped_comparisons: int
     delta_sum: float
     delta_max: float
+    proven_comparisons: int
     delta_e_value: float
     fallback_e_value: float
     compiled_p50_seconds: float
@@ -57,6 +116,8 @@ class SegmentCounters:
     compiled_p99_seconds: float
     neural_p99_seconds: float
     latency_samples: int
+    detectors: tuple[DetectorEvidence, ...] = ()
+    groups: tuple[GroupCounters, ...] = ()
 
 
 class Histogram:

@@ -30,7 +30,7 @@ MAX_FAULT_BYTES: Final = 400
 
 _JOB: Final = struct.Struct("<?xxxIQ")
 """Compiled, number of the module, number of the job (0: a module is announced); then x, then the answer."""
-_RESULT: Final = struct.Struct("<Q???xdddI")
+_RESULT: Final = struct.Struct("<Q?????xxxddddI")
 
 
 class Announced(NamedTuple):
@@ -123,12 +123,11 @@ class Exchange:
     def answer(self, result: Result) -> None:
         """Tell the pod. The pod lets fewer jobs wait than there is room for results; should it be wrong, the result is
         lost."""
-        delta, compiled_seconds, neural_seconds, refused, fault = result.finding
+        delta, compiled_seconds, neural_seconds, refused, fault, far, proven = result.finding
         text = fault.encode()[:MAX_FAULT_BYTES]
-        known = delta is not None
-        head = _RESULT.pack(
-            result.number, result.done, refused, known, delta or 0.0, compiled_seconds, neural_seconds, len(text)
-        )
+        flags = (result.done, refused, delta is not None, far is not None, proven)
+        times = (compiled_seconds, neural_seconds)
+        head = _RESULT.pack(result.number, *flags, delta or 0.0, *times, far or 0.0, len(text))
         self._results.write((head, text))
 
     def collect(self) -> Result | None:
@@ -136,9 +135,10 @@ class Exchange:
         record = self._results.read()
         if record is None:
             return None
-        number, done, refused, known, delta, compiled_seconds, neural_seconds, length = _RESULT.unpack_from(record)
+        number, done, refused, known, near, proven, delta, ours, theirs, far, length = _RESULT.unpack_from(record)
         fault = record[_RESULT.size : _RESULT.size + length].decode(errors="replace")
-        return Result(number, done, Finding(delta if known else None, compiled_seconds, neural_seconds, refused, fault))
+        finding = Finding(delta if known else None, ours, theirs, refused, fault, far if near else None, proven)
+        return Result(number, done, finding)
 
     @contextlib.contextmanager
     def marked(self, number: int) -> Iterator[None]:

@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from ecompile_crds.errors import Code, DataError, DeadlineError
-from ecompile_crds.hybridmodel import Analysis
+from ecompile_crds.hybridmodel import Analysis, Fairness, Isolation
 from ecompile_crds.routing import RouteMode, RoutingTable
 
 from ..data import store
@@ -33,6 +33,8 @@ class LocalPod:
         *,
         keys: Sequence[Ed25519PublicKey],
         analysis: Analysis | None = None,
+        fairness: Fairness | None = None,
+        isolation: Isolation = Isolation.NONE,
         seed: int = 0,
         resolve: Callable[[str], str] = lambda uri: uri,
     ) -> None:
@@ -44,11 +46,17 @@ class LocalPod:
         trusted = tuple(keys)
         self._comparer = ThreadComparer()
         self.modules = ModuleStore(
-            network.plan, lambda: trusted, read=lambda uri: store.read(resolve(uri), what="bundle")
+            network.plan, lambda: trusted, read=lambda uri: store.read(resolve(uri), what="bundle"), isolation=isolation
         )
         plan = network.plan
         self._identity = Identity(namespace=plan.namespace, model=plan.model, life=plan.life)
-        self.bridge = Bridge(network, analysis=analysis or Analysis(), random=Random(seed), comparer=self._comparer)
+        self.bridge = Bridge(
+            network,
+            analysis=analysis or Analysis(),
+            random=Random(seed),
+            comparer=self._comparer,
+            fairness=fairness,
+        )
         self._comparer.start()
 
     def adopt(self, table: RoutingTable) -> None:
@@ -64,11 +72,11 @@ class LocalPod:
             routes = [route for route in table.segments if route.mode is not RouteMode.NEURAL]
             self.bridge.adopt(table, {route.segment: self.modules.load(route) for route in routes})
 
-    def infer(self, rows: Rows, *, neural_only: bool = False) -> Outcome:
+    def infer(self, rows: Rows, *, neural_only: bool = False, group: str = "") -> Outcome:
         """Answer rows [rows, features] and count the request."""
         self.bridge.take_comparisons()
         flat = np.ascontiguousarray(rows, dtype=np.float32).reshape(len(rows), -1)
-        outcome = self.bridge.infer(flat, neural_only=neural_only)
+        outcome = self.bridge.infer(flat, neural_only=neural_only, group=group)
         self.bridge.settle(outcome)
         return outcome
 

@@ -3,7 +3,8 @@ segments of the plan, error codes and kinds of alerts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -14,18 +15,32 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from ..governance.carbon import grams
+from ..governance.energy import Meter
 from .breaker import AlertKind
 from .bridge import Bridge
 from .counters import LATENCY_BUCKETS_SECONDS, Histogram
+from .feedback import Feedback
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What serving costs, and how often it was wrong."""
+
+    meters: Sequence[Meter] = ()
+    region: str = ""
+    """Where its electricity comes from: as governance/carbon.py takes it; empty where nobody said."""
+    feedback: Feedback | None = None
 
 
 class ServingCollector(Collector):
     """Reads a bridge."""
 
-    def __init__(self, bridge: Bridge) -> None:
+    def __init__(self, bridge: Bridge, account: Account | None = None) -> None:
         self._bridge = bridge
+        self._account = account or Account()
 
     def collect(self) -> Iterator[Metric]:
         bridge = self._bridge
@@ -50,6 +65,7 @@ class ServingCollector(Collector):
             ("comparisons", "Compared off the request path."),
             ("dropped_comparisons", "Drawn but dropped: the queue was full."),
             ("delta_sum", "Sum of relative errors over comparisons."),
+            ("proven_comparisons", "Of the comparisons, those whose inputs lie in a proven region."),
         ):
             family = CounterMetricFamily(f"ecompile_serving_segment_{field}", text, labels=["segment"])
             for index in sorted(totals.segments):
@@ -74,6 +90,15 @@ class ServingCollector(Collector):
             "Ends of the comparing process that were not meant.",
             value=totals.comparer_restarts,
         )
+        evidence = GaugeMetricFamily(
+            "ecompile_serving_segment_detector_e_value",
+            "E-value of each sequential test; group: of the group gap only.",
+            labels=["segment", "detector", "group"],
+        )
+        for each in counters:
+            for seen in each.detectors:
+                evidence.add_metric([str(each.segment), seen.detector.name.lower(), seen.group], seen.e_value)
+        yield evidence
         tripped = GaugeMetricFamily("ecompile_serving_segment_tripped", "1: neural by the breaker.", labels=["segment"])
         for segment in state.segments:
             tripped.add_metric([str(segment.index)], float(segment.watch.alert is not None))
@@ -85,13 +110,55 @@ class ServingCollector(Collector):
             (AlertKind.DRIFT, bridge.analysis.drift_limit),
             (AlertKind.FALLBACK, bridge.analysis.fallback_limit),
             (AlertKind.LATENCY, bridge.analysis.latency_regression_limit),
+            (AlertKind.INPUT_DRIFT, bridge.analysis.input_drift_limit),
         ):
             limits.add_metric([kind.value], limit)
         yield limits
+        yield from self._costs()
+        yield from self._labelled()
         yield GaugeMetricFamily(
             "ecompile_serving_routing_generation",
             "Routing generation in force; 0: none.",
             value=state.generation,
+        )
+
+    def _costs(self) -> Iterator[Metric]:
+        region = self._account.region
+        joules = CounterMetricFamily(
+            "ecompile_serving_energy_joules", "Energy of this process since it started, by method.", labels=["method"]
+        )
+        uncertainty = GaugeMetricFamily(
+            "ecompile_serving_energy_uncertainty", "Relative uncertainty of the energy, by method.", labels=["method"]
+        )
+        carbon = CounterMetricFamily(
+            "ecompile_serving_carbon_grams",
+            "CO2 equivalent of the energy, by method and region.",
+            labels=["method", "region"],
+        )
+        for meter in self._account.meters:
+            found = meter.read()
+            joules.add_metric([found.method.value], found.joules)
+            uncertainty.add_metric([found.method.value], found.uncertainty)
+            if region:
+                carbon.add_metric([found.method.value, region], grams(found.joules, region))
+        yield joules
+        yield uncertainty
+        yield carbon
+
+    def _labelled(self) -> Iterator[Metric]:
+        feedback = self._account.feedback
+        if feedback is None:
+            return
+        told = CounterMetricFamily(
+            "ecompile_serving_feedback", "Answers that a label was given for, by path.", labels=["path", "correct"]
+        )
+        for (path, correct), count in sorted(feedback.counts.items()):
+            told.add_metric([path, str(correct).lower()], count)
+        yield told
+        yield CounterMetricFamily(
+            "ecompile_serving_feedback_unmatched",
+            "Labels of answers that this pod does not remember.",
+            value=feedback.unmatched,
         )
 
 

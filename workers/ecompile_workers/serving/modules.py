@@ -13,18 +13,24 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 import numpy as np
+import orjson
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from ecompile_crds.errors import Code, ModelError, ResourceError
 from ecompile_crds.evidence import Evidence, EvidenceKind
+from ecompile_crds.hybridmodel import Isolation
 from ecompile_crds.plan import Plan
 from ecompile_crds.routing import SegmentRoute
 from pydantic import ValidationError
 
+from ..certify import certificate as certificates
 from ..codegen import signing
 from ..codegen.bundle import Bundle, read_bundle
 from ..codegen.levels import cpu_levels
 from ..codegen.loader import CompiledFunction
 from ..data import store
+from ..equivalence.risk import CalibratedRisk
+from ..equivalence.risk import from_meta as calibrated_risk
+from .isolated import IsolatedFunction
 from .journal import Journal
 from .neural import Rows
 
@@ -43,7 +49,7 @@ class LoadedModule:
     run: Callable[[Rows, Rows], int]
     """run(x, y) -> reason; 0 where y was written."""
     outputs: int
-    function: CompiledFunction
+    function: CompiledFunction | IsolatedFunction
     lower: Rows
     upper: Rows
     """The guard: [features] float32 each."""
@@ -51,6 +57,18 @@ class LoadedModule:
     """Sampled evidence: upper bound of the share of inputs that are answered beyond the limit."""
     evidence: str = ""
     """Label of the evidence, such as `sampled(n=1100, <=2.7e-03)`."""
+    kind: EvidenceKind | None = None
+    calibrated: CalibratedRisk | None = None
+    """How far from the calibration sample it may answer; None in older bundles."""
+    proven_boxes: tuple[Rows, Rows] | None = None
+    """Lower and upper bounds [regions, features] of what the certificate covers; None without one."""
+
+    def proves(self, x: Rows) -> bool:
+        """Whether each row [rows, features] lies in a proven region."""
+        if self.proven_boxes is None:
+            return False
+        lower, upper = self.proven_boxes
+        return all(bool(((lower <= row) & (row <= upper)).all(axis=1).any()) for row in x)
 
 
 def trusted_keys(trust_dir: Path) -> tuple[Ed25519PublicKey, ...]:
@@ -80,11 +98,13 @@ class ModuleStore:
         *,
         read: Callable[[str], bytes] = lambda uri: store.read(uri, what="bundle"),
         journal: Journal | None = None,
+        isolation: Isolation = Isolation.NONE,
     ) -> None:
         self._plan = plan
         self._keys = keys
         self._read = read
         self._journal = journal
+        self._isolation = isolation
         self._loaded: WeakValueDictionary[tuple[int, str], LoadedModule] = WeakValueDictionary()
         self._lock = threading.Lock()
 
@@ -113,13 +133,15 @@ class ModuleStore:
                 return known
             bundle = read_bundle(self._read(route.bundle_uri), self._keys(), digest=route.bundle_digest)
             self._check_identity(bundle, route.segment)
-            journal = self._journal
+            evidence = _evidence(bundle)
+            sampled = evidence is None or evidence.kind is EvidenceKind.SAMPLED
+            isolated = self._isolation is Isolation.SAMPLED and sampled
+            journal = self._journal if not isolated else None  # what it breaks is in another process
             with journal.using(route.bundle_digest) if journal is not None else contextlib.nullcontext():
-                function = bundle.load(cpu_levels())
+                function = _isolated(bundle) if isolated else bundle.load(cpu_levels())
                 self._check_sizes(function, route.segment)
                 lower, upper = _guard(bundle, function)
                 _warm(function, lower, upper)
-            evidence = _evidence(bundle)
             module = LoadedModule(
                 name=route.module or "",
                 uri=route.bundle_uri,
@@ -131,6 +153,9 @@ class ModuleStore:
                 upper=upper,
                 risk=evidence.bound if evidence is not None and evidence.kind is EvidenceKind.SAMPLED else None,
                 evidence=evidence.label() if evidence is not None else "",
+                kind=evidence.kind if evidence is not None else None,
+                calibrated=calibrated_risk(bundle.meta),
+                proven_boxes=_proven_boxes(bundle),
             )
             self._loaded[key] = module
             return module
@@ -144,7 +169,7 @@ class ModuleStore:
                 f"not for segment {segment} of {self._plan.source_digest[:19]}...: compile the model again.",
             )
 
-    def _check_sizes(self, function: CompiledFunction, index: int) -> None:
+    def _check_sizes(self, function: CompiledFunction | IsolatedFunction, index: int) -> None:
         segment = self._plan.segments[index]
         if (function.inputs, function.outputs) != (segment.input.size, segment.output.size):
             raise ModelError(
@@ -154,7 +179,14 @@ class ModuleStore:
             )
 
 
-def _guard(bundle: Bundle, function: CompiledFunction) -> tuple[Rows, Rows]:
+def _isolated(bundle: Bundle) -> IsolatedFunction:
+    meta = bundle.meta
+    return IsolatedFunction(
+        bundle.library(cpu_levels()), macs=int(meta["macs"]), inputs=int(meta["inputs"]), outputs=int(meta["outputs"])
+    )
+
+
+def _guard(bundle: Bundle, function: CompiledFunction | IsolatedFunction) -> tuple[Rows, Rows]:
     """Lower and upper bound of each feature."""
     try:
         guard = bundle.meta["guard"]
@@ -166,6 +198,18 @@ def _guard(bundle: Bundle, function: CompiledFunction) -> tuple[Rows, Rows]:
     return lower, upper
 
 
+def _proven_boxes(bundle: Bundle) -> tuple[Rows, Rows] | None:
+    """Of the certificate, which was checked when the bundle was opened."""
+    content = bundle.files.get(certificates.FILE)
+    if content is None:
+        return None
+    boxes = [region["box"] for region in orjson.loads(content)["regions"]]
+    if not boxes:
+        return None
+    lower, upper = (np.asarray([box[side] for box in boxes], dtype=np.float32) for side in ("lower", "upper"))
+    return lower, upper
+
+
 def _evidence(bundle: Bundle) -> Evidence | None:
     try:
         return Evidence.model_validate(bundle.meta["evidence"])
@@ -173,7 +217,7 @@ def _evidence(bundle: Bundle) -> Evidence | None:
         return None
 
 
-def _warm(function: CompiledFunction, lower: Rows, upper: Rows) -> None:
+def _warm(function: CompiledFunction | IsolatedFunction, lower: Rows, upper: Rows) -> None:
     """Run the point of the guard nearest to zero: pages are touched, and a module that cannot answer is found here."""
     row = np.clip(np.zeros((1, function.inputs), dtype=np.float32), lower, upper)
     for _ in range(WARM_RUNS):

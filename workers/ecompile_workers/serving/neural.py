@@ -10,13 +10,16 @@ from pathlib import PurePosixPath
 import numpy as np
 import onnxruntime
 from ecompile_crds.errors import Code, DataError, ModelError
-from ecompile_crds.plan import Plan, PlanFile
+from ecompile_crds.plan import Plan, PlanFile, PlanSegment
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from pydantic import ValidationError
 
 from ..data import store
 from ..data.arrays import ELEMENT_TYPES, feeds, gathered
+from ..trace import reference as references
+from ..trace.reference import Reference
+from .policy import Distance
 
 Rows = NDArray[np.float32]
 WARM_RUNS = 5
@@ -26,6 +29,10 @@ class NeuralPath:
     """One ONNX Runtime session; takes and gives rows [rows, features] float32. Safe to call from several threads."""
 
     def __init__(self, model: bytes, *, what: str) -> None:
+        self.reference: Reference | None = None
+        """What the inputs of calibration looked like here, where that is known."""
+        self.distance: Distance | None = None
+        """The same, for single requests."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -102,6 +109,25 @@ def load_path(plan_uri: str, file: PlanFile, *, resolve: Callable[[str], str] = 
     return NeuralPath(store.read(resolve(uri), digest=file.digest, what=name), what=name)
 
 
+def load_reference(
+    plan_uri: str, segment: PlanSegment, *, resolve: Callable[[str], str] = lambda uri: uri
+) -> Reference | None:
+    """Of a plan's segment; None where the plan is older than references, or has too few rows for one.
+
+    Raises DataError or ResourceError where the file is missing, altered or not of this segment.
+    """
+    file = segment.reference
+    if file is None:
+        return None
+    uri = f"{plan_uri.rsplit('/', 1)[0]}/{file.path}"
+    found = references.read(store.read(resolve(uri), digest=file.digest, what=file.path), name=file.path)
+    if found.features != segment.input.size:
+        raise DataError(
+            Code.DATA_SHAPE, f"{file.path}: {found.features} features; {segment.name} has {segment.input.size}."
+        )
+    return found
+
+
 def load_network(plan_uri: str, *, resolve: Callable[[str], str] = lambda uri: uri) -> Network:
     """Read the plan and its files, check their digests, load and warm the sessions. `resolve` turns a URI into the one
     by which this machine reaches the file.
@@ -118,6 +144,9 @@ def load_network(plan_uri: str, *, resolve: Callable[[str], str] = lambda uri: u
 
     whole = path(plan.neural)
     segments = tuple(path(segment.neural) for segment in plan.segments)
+    for segment, each in zip(plan.segments, segments, strict=True):
+        each.reference = load_reference(plan_uri, segment, resolve=resolve)
+        each.distance = Distance(each.reference) if each.reference is not None else None
     row = np.zeros((1, plan.input.size), dtype=np.float32)
     for segment, each in zip(plan.segments, segments, strict=True):
         each(np.zeros((1, segment.input.size), dtype=np.float32))

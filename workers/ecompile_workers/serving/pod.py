@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import sys
 from random import Random
 from types import FrameType
@@ -12,7 +13,9 @@ from types import FrameType
 import numpy as np
 import uvicorn
 from ecompile_crds.errors import Code, EcompileError, InternalError
+from ecompile_crds.tracing import Tracer, from_environment
 
+from ..governance.energy import meters
 from .adoption import Adopter
 from .breaker import Alert
 from .bridge import Bridge
@@ -20,7 +23,9 @@ from .checkpoint import Checkpoint, snapshot
 from .comparer import ProcessComparer
 from .control_client import ControlClient
 from .fast_lane import fast_lane
+from .feedback import Feedback
 from .journal import Journal
+from .metrics import Account
 from .modules import ModuleStore, trusted_keys
 from .neural import load_network
 from .oip_grpc import GrpcServer
@@ -72,8 +77,11 @@ async def serve(settings: Settings) -> int:
     """Run until a signal; the exit status is 0, or that of the error that made serving impossible."""
     np.seterr(over="ignore")
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    service = Service(model=settings.model, version=settings.life)
-    app = App(service)
+    feedback = Feedback(settings.feedback_ids) if settings.feedback_ids else None
+    traced = from_environment(os.environ, service="ecompile-serving", **{"k8s.pod.name": settings.pod})
+    tracer, exporter = traced if traced is not None else (None, None)
+    service = Service(model=settings.model, version=settings.life, feedback=feedback, tracer=tracer)
+    app = App(service, account=Account(meters=meters(), region=settings.carbon_region, feedback=feedback))
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -93,7 +101,7 @@ async def serve(settings: Settings) -> int:
     grpc_server = None
     if settings.grpc_port is not None:
         grpc_server = GrpcServer(service, port=settings.grpc_port, host=settings.host)
-    running = asyncio.create_task(_run(settings, app))
+    running = asyncio.create_task(_run(settings, app, tracer))
     listening = asyncio.create_task(server.serve())
     status = 0
     try:
@@ -115,12 +123,14 @@ async def serve(settings: Settings) -> int:
             await grpc_server.stop(GRACE_SECONDS)
     finally:
         service.close()
+        if exporter is not None:
+            await asyncio.to_thread(exporter.close)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     return status
 
 
-async def _run(settings: Settings, app: App) -> None:
+async def _run(settings: Settings, app: App, tracer: Tracer | None) -> None:
     """Load, adopt the first table, and stay attached until cancelled.
 
     Raises an EcompileError where the network cannot be loaded.
@@ -139,10 +149,20 @@ async def _run(settings: Settings, app: App) -> None:
     comparer = ProcessComparer(
         network.plan, plan_uri=settings.plan_uri, trust_dir=settings.trust_dir, after_end=after_end
     )
-    bridge = Bridge(network, analysis=settings.analysis, random=random, comparer=comparer, alerted=alerted)
+    bridge = Bridge(
+        network,
+        analysis=settings.analysis,
+        random=random,
+        comparer=comparer,
+        alerted=alerted,
+        fairness=settings.fairness,
+        tracer=tracer,
+    )
     identity = Identity(namespace=settings.namespace, model=settings.model, life=settings.life)
     journal, checkpoint = Journal(settings.state_dir), Checkpoint(settings.state_dir)
-    store = ModuleStore(network.plan, lambda: trusted_keys(settings.trust_dir), journal=journal)
+    store = ModuleStore(
+        network.plan, lambda: trusted_keys(settings.trust_dir), journal=journal, isolation=settings.isolation
+    )
     adopter = Adopter(bridge, store, identity, changed=lambda: client.wake(), checkpoint=checkpoint)
     client = ControlClient(settings, bridge, adopter, random=random)
     comparer.start()

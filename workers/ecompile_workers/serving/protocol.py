@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from ecompile_crds.errors import Code, DataError, ModelError
 from ecompile_crds.plan import Plan, PlanTensor
+from ecompile_crds.tracing import TraceContext
 from numpy.typing import NDArray
 
 from .bridge import Outcome, describe
@@ -50,6 +51,8 @@ class Options:
     """explain=true: the answer says why, per segment."""
     low_priority: bool = False
     """priority=low: the first to be refused where much waits."""
+    group: str = ""
+    """group=...: the group whose errors this request counts for (spec.equivalence.fairness)."""
 
 
 class InferRequest(NamedTuple):
@@ -63,6 +66,8 @@ class InferRequest(NamedTuple):
     """REST: outputs are wanted as bytes after the JSON."""
     outputs: tuple[str, ...] = ()
     """The outputs that are wanted, in this order; empty: all."""
+    trace: TraceContext | None = None
+    """Of its span, where it is traced."""
 
 
 class Answer(NamedTuple):
@@ -103,10 +108,15 @@ def parse_options(parameters: object) -> Options:
         raise DataError(Code.REQUEST_INVALID, "parameters.path may be 'neural' (the original network), or left out.")
     if not isinstance(explain, bool):
         raise DataError(Code.REQUEST_INVALID, "parameters.explain must be true or false.")
-    return Options(neural_only=path == "neural", explain=explain, low_priority=parameters.get("priority") == "low")
+    group = parameters.get("group", "")
+    if not isinstance(group, str) or len(group) > MAX_GROUP:
+        raise DataError(Code.REQUEST_INVALID, f"parameters.group must be a string of at most {MAX_GROUP} characters.")
+    low = parameters.get("priority") == "low"
+    return Options(neural_only=path == "neural", explain=explain, low_priority=low, group=group)
 
 
 NO_OPTIONS: Final = Options()
+MAX_GROUP: Final = 64
 
 
 def check_tensor(name: object, datatype: object, shape: object, expected: PlanTensor, where: str = FIRST) -> int:

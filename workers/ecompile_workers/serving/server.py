@@ -8,10 +8,11 @@ from typing import Any, Final
 
 import orjson
 from ecompile_crds.errors import Code, DataError, DeadlineError, EcompileError
+from ecompile_crds.tracing import KIND_SERVER, TraceContext
 from prometheus_client import CollectorRegistry
 
 from .bridge import Bridge
-from .metrics import CONTENT_TYPE, ServingCollector, render_metrics
+from .metrics import CONTENT_TYPE, Account, ServingCollector, render_metrics
 from .protocol import EXTENSIONS, MAX_BODY_BYTES, SERVER_NAME, too_large, unknown_model
 from .rest import HEADER_LENGTH, JSON, Headers, render_error, render_metadata
 from .service import Service, not_ready
@@ -32,19 +33,21 @@ Response = tuple[int, Headers, bytes]
 class App:
     """ASGI application. Live from the start; ready once `serve` was called and until the service drains."""
 
-    def __init__(self, service: Service, *, body_seconds: float = BODY_SECONDS) -> None:
+    def __init__(self, service: Service, *, body_seconds: float = BODY_SECONDS, account: Account | None = None) -> None:
         self._service = service
+        self._account = account or Account(feedback=service.feedback)
         self._body_seconds = body_seconds
         self._registry = CollectorRegistry()
         self._metadata = b""
         self._codec: RestCodec | None = None
         root = f"/v2/models/{service.model}"
         self.infer_paths = frozenset({f"{root}/infer", f"{root}/versions/{service.version}/infer"})
+        self._feedback_path = f"{root}/feedback"
 
     def serve(self, bridge: Bridge) -> None:
         """Start answering."""
         service = self._service
-        self._registry.register(ServingCollector(bridge))
+        self._registry.register(ServingCollector(bridge, self._account))
         plan = bridge.network.plan
         self._metadata = render_metadata(plan, model=service.model, version=service.version)
         self._codec = RestCodec(plan, model=service.model, version=service.version)
@@ -68,16 +71,31 @@ class App:
             _, json_bytes = sizes(headers)
         except DataError as error:
             return _failed(self._service.failed(error))
-        return self.answer_body(body, json_bytes)
+        return self.answer_body(body, json_bytes, traceparent=_traceparent(headers))
 
-    def answer_body(self, body: bytes, json_bytes: int | None) -> Response | None:
+    def answer_body(self, body: bytes, json_bytes: int | None, *, traceparent: str = "") -> Response | None:
         """`answer_now` where the headers are known to be good, and to give the JSON's length as `json_bytes`."""
+        tracer = self._service.tracer
+        begun = tracer.begin(traceparent) if tracer is not None else None
+        if tracer is None or begun is None:
+            return self._answer_body(body, json_bytes, None)
+        span = tracer.start("infer", begun, kind=KIND_SERVER)
+        response = self._answer_body(body, json_bytes, span.context)
+        if response is not None:  # else the long way makes its own
+            span.attributes["http.response.status_code"] = response[0]
+            response[1].append((b"traceparent", span.context.header().encode()))
+            tracer.end(span)
+        return response
+
+    def _answer_body(self, body: bytes, json_bytes: int | None, trace: TraceContext | None) -> Response | None:
         service = self._service
         try:
             codec = self._loaded()
             request = codec.parse(body, json_bytes=json_bytes)
             if not service.short(request):
                 return None
+            if trace is not None:
+                request = request._replace(trace=trace)
             headers, answer = service.infer_now(request, codec.render)
         except Exception as error:  # the border of a request: every error becomes an answer
             return _failed(service.failed(error))
@@ -102,6 +120,8 @@ class App:
         try:
             if scope["path"] in self.infer_paths and scope["method"] == "POST":
                 status, headers, body = await self._infer(scope, receive)
+            elif scope["path"] == self._feedback_path and scope["method"] == "POST":
+                status, headers, body = await self._take_feedback(scope, receive)
             else:
                 status, headers, body = self._other(scope["path"], scope["method"])
         except Exception as error:  # the border of a request: every error becomes an answer
@@ -113,6 +133,15 @@ class App:
         await send({"type": "http.response.body", "body": body})
 
     async def _infer(self, scope: Scope, receive: Receive) -> Response:
+        tracer = self._service.tracer
+        begun = tracer.begin(_traceparent(scope["headers"])) if tracer is not None else None
+        if tracer is None or begun is None:
+            return await self._answer(scope, receive, None)
+        with tracer.span("infer", begun, kind=KIND_SERVER, **{"url.path": scope["path"]}) as span:
+            status, headers, body = await self._answer(scope, receive, span.context)
+            return status, [*headers, (b"traceparent", span.context.header().encode())], body
+
+    async def _answer(self, scope: Scope, receive: Receive, trace: TraceContext | None) -> Response:
         service = self._service
         size_bytes, json_bytes = sizes(scope["headers"])
         service.admission.enter(size_bytes)
@@ -120,10 +149,26 @@ class App:
             body = await self._read_body(receive)
             codec = self._loaded()
             request = await service.parse(len(body), lambda: codec.parse(body, json_bytes=json_bytes))
+            if trace is not None:
+                request = request._replace(trace=trace)
             headers, answer = await service.infer(request, codec.render)
         finally:
             service.admission.leave(size_bytes)
         return 200, headers, answer
+
+    async def _take_feedback(self, scope: Scope, receive: Receive) -> Response:
+        feedback = self._service.feedback
+        if feedback is None:
+            raise DataError(
+                Code.REQUEST_INVALID, "this model takes no feedback; set spec.serving.feedback.remember above 0."
+            )
+        size_bytes, _ = sizes(scope["headers"])
+        self._service.admission.enter(size_bytes)
+        try:
+            matched, unmatched = feedback.take(await self._read_body(receive))
+        finally:
+            self._service.admission.leave(size_bytes)
+        return _told(200, {"matched": matched, "unmatched": unmatched})
 
     async def _read_body(self, receive: Receive) -> bytes:
         message = await receive()
@@ -139,7 +184,8 @@ class App:
             ) from error
 
     def _other(self, path: str, method: str) -> Response:
-        allowed = ("POST",) if path.startswith("/v2/models/") and path.endswith("/infer") else ("GET", "HEAD")
+        posted = path.startswith("/v2/models/") and path.endswith(("/infer", "/feedback"))
+        allowed = ("POST",) if posted else ("GET", "HEAD")
         if method not in allowed:
             error = DataError(Code.REQUEST_INVALID, f"{method} is not allowed here; use {allowed[0]}.")
             return 405, [*JSON_HEADERS, (b"allow", ", ".join(allowed).encode())], render_error(error)[1]
@@ -185,6 +231,10 @@ def _failed(error: EcompileError) -> Response:
 def _nothing_here() -> Response:
     error = DataError(Code.REQUEST_INVALID, "there is nothing at this path; see /v2.")
     return 404, [*JSON_HEADERS], render_error(error)[1]
+
+
+def _traceparent(headers: Headers) -> str:
+    return next((value.decode("latin1") for name, value in headers if name == b"traceparent"), "")
 
 
 def sizes(headers: Headers) -> tuple[int, int | None]:

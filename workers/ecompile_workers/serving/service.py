@@ -15,11 +15,13 @@ from typing import Final, Generic, TypeVar, cast
 
 import numpy as np
 from ecompile_crds.errors import Code, EcompileError, InternalError, ResourceError
+from ecompile_crds.tracing import Tracer
 
 from .admission import Admission, Limits
 from .batching import Batcher
 from .bridge import Bridge, Outcome, Served, describe
 from .explanation import explain
+from .feedback import Feedback
 from .neural import Rows
 from .protocol import Answer, InferRequest
 
@@ -36,6 +38,9 @@ LOW_PRIORITY_SHARE: Final = 0.25
 COMPARISONS_PER_REQUEST: Final = 1
 """Results of comparisons that a request takes at most, so that many of them do not make one request slow."""
 NOT_READY_RETRY_SECONDS: Final = 1.0
+
+
+_REFUSED: Final = frozenset({Served.OUTSIDE_GUARD, Served.NOT_ADMITTED, Served.FAULT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +61,24 @@ class _Done(Generic[RenderedT]):
 class Service:
     """Answers requests once `start` was called; all methods belong to the event loop's thread."""
 
-    def __init__(self, *, model: str, version: str, threads: int = 2, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        model: str,
+        version: str,
+        threads: int = 2,
+        limits: Limits | None = None,
+        feedback: Feedback | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
         self.model = model
         self.version = version
         self.admission = Admission(limits or Limits())
         self.draining = False
+        self.tracer = tracer
+        """Where requests are traced; None where they are not."""
+        self.feedback = feedback
+        """Where answers are remembered for labels that come later; None where nobody asks for it."""
         self._bridge: Bridge | None = None
         self._batcher: Batcher[_Job[object], _Done[object]] = Batcher(self._run, threads=threads, count=self._settle)
 
@@ -103,12 +121,14 @@ class Service:
         if self.short(request):
             self.take_comparisons()
             return self.infer_now(request, render)
+        if self.feedback is not None:
+            render = self.feedback.remembering(render)
         bridge, start = self.bridge, perf_counter()
         queued = await self._batcher.submit(
             cast("_Job[object]", _Job(request, render)),
             rows=len(request.rows),
             seconds=bridge.network.row_seconds * len(request.rows),
-            kind=request.options.neural_only,
+            kind=(request.options.neural_only, request.options.group),
             share=LOW_PRIORITY_SHARE if request.options.low_priority else 1.0,
         )
         done = cast("_Done[RenderedT]", queued)
@@ -126,9 +146,11 @@ class Service:
 
     def infer_now(self, request: InferRequest, render: Callable[[InferRequest, Answer], RenderedT]) -> RenderedT:
         """`infer` of short work, at once."""
+        if self.feedback is not None:
+            render = self.feedback.remembering(render)
         start = perf_counter()
         bridge, options = self._bridge or self.bridge, request.options
-        outcome = bridge.infer(request.rows, neural_only=options.neural_only)
+        outcome = bridge.infer(request.rows, neural_only=options.neural_only, group=options.group, trace=request.trace)
         told = explain(outcome, request.rows, bridge.network.plan) if options.explain else ""
         rendered = render(request, Answer(outcome, outcome.y, told))
         bridge.settle(outcome)
@@ -177,7 +199,8 @@ def not_ready() -> ResourceError:
 
 def _alone(bridge: Bridge, job: _Job[RenderedT]) -> _Done[RenderedT]:
     request = job.request
-    outcome = bridge.infer(request.rows, neural_only=request.options.neural_only)
+    options = request.options
+    outcome = bridge.infer(request.rows, neural_only=options.neural_only, group=options.group, trace=request.trace)
     answer = _answer(bridge, request, outcome, outcome.y)
     return _Done(job.render(request, answer), outcome.path, ((outcome, 1),))
 
@@ -186,8 +209,9 @@ def _together(bridge: Bridge, jobs: Sequence[_Job[RenderedT]]) -> list[_Done[Ren
     """One pass for all. None where a module refused: then each is asked alone, so that one client's input is not
     counted against the others'."""
     rows = np.concatenate([job.request.rows for job in jobs])
-    outcome = bridge.infer(rows, neural_only=jobs[0].request.options.neural_only)
-    if Served.OUTSIDE_GUARD in outcome.served or Served.FAULT in outcome.served:
+    options = jobs[0].request.options
+    outcome = bridge.infer(rows, neural_only=options.neural_only, group=options.group)
+    if not _REFUSED.isdisjoint(outcome.served):
         return None
     results: list[_Done[RenderedT]] = []
     start = 0

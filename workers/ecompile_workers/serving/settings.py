@@ -7,13 +7,17 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ecompile_crds import names
 from ecompile_crds.errors import Code, DataError
-from ecompile_crds.hybridmodel import Analysis
+from ecompile_crds.hybridmodel import Analysis, Fairness, Isolation
 from pydantic import ValidationError
 
+from ..governance.carbon import intensity
 from .watchdog import HANG_SECONDS
+
+Document = TypeVar("Document", Analysis, Fairness)
 
 DEFAULT_PORT = 8080
 DEFAULT_GRPC_PORT = 8081
@@ -42,8 +46,16 @@ class Settings:
     routing_dir: Path
     state_dir: Path
     """Outlives the container, not the pod: crash journal and detectors' state."""
+    client_dir: Path = Path(names.CLIENT_PATH)
+    """Client certificate for the control stream, where it asks for one."""
     hang_seconds: float = HANG_SECONDS
     """A module that is in one call for longer ends the process."""
+    fairness: Fairness | None = None
+    """Groups whose errors are compared; None where the model names none."""
+    feedback_ids: int = 0
+    """Answers remembered for labels that come later."""
+    carbon_region: str = ""
+    isolation: Isolation = Isolation.NONE
     host: str = "0.0.0.0"
     """Address that both servers listen on."""
 
@@ -68,12 +80,17 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         artifacts_uri=environ.get("ECO_ARTIFACTS_URI", "") or f"file://{names.ARTIFACTS_PATH}",
         control_address=_address(environ.get("ECO_CONTROL_ADDRESS", "").strip()),
         control_server_name=environ.get("ECO_CONTROL_SERVER_NAME", "").strip(),
-        analysis=_analysis(environ.get("ECO_ANALYSIS", "")),
+        analysis=_document("ECO_ANALYSIS", environ.get("ECO_ANALYSIS", ""), Analysis) or Analysis(),
+        fairness=_document("ECO_FAIRNESS", environ.get("ECO_FAIRNESS", ""), Fairness),
         port=_port("ECO_PORT", environ.get("ECO_PORT", "") or str(DEFAULT_PORT)),
         grpc_port=_grpc_port(environ.get("ECO_GRPC_PORT", "") or str(DEFAULT_GRPC_PORT)),
+        feedback_ids=_count("ECO_FEEDBACK_IDS", environ.get("ECO_FEEDBACK_IDS", "") or "0"),
+        isolation=_isolation(environ.get("ECO_ISOLATION", "").strip() or Isolation.NONE.value),
+        carbon_region=_region(environ.get("ECO_CARBON_REGION", "").strip()),
         pod=environ.get("POD_NAME", "") or socket.gethostname(),
         trust_dir=Path(environ.get("ECO_TRUST_DIR", "") or names.TRUST_PATH),
         token_file=Path(environ.get("ECO_TOKEN_FILE", "") or names.TOKEN_PATH),
+        client_dir=Path(environ.get("ECO_CLIENT_DIR", "") or names.CLIENT_PATH),
         state_dir=Path(environ.get("ECO_STATE_DIR", "") or names.STATE_PATH),
         hang_seconds=_seconds("ECO_HANG_SECONDS", environ.get("ECO_HANG_SECONDS", "") or str(HANG_SECONDS)),
         routing_dir=Path(environ.get("ECO_ROUTING_DIR", "") or names.ROUTING_PATH),
@@ -96,6 +113,29 @@ def _seconds(name: str, text: str) -> float:
     return seconds
 
 
+def _count(name: str, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 7:
+        raise DataError(Code.SPEC_INVALID, f"{name} is {text[:40]!r}; it must be a number from 0 to 9999999.")
+    return int(text)
+
+
+def _isolation(text: str) -> Isolation:
+    if text not in set(Isolation):
+        raise DataError(
+            Code.SPEC_INVALID, f"ECO_ISOLATION is {text[:40]!r}; use {' or '.join(each.value for each in Isolation)}."
+        )
+    return Isolation(text)
+
+
+def _region(text: str) -> str:
+    if text:
+        try:
+            intensity(text)
+        except DataError as error:
+            raise DataError(Code.SPEC_INVALID, f"ECO_CARBON_REGION: {error.message}") from error
+    return text
+
+
 def _grpc_port(text: str) -> int | None:
     return None if text == "0" else _port("ECO_GRPC_PORT", text)
 
@@ -110,12 +150,12 @@ def _address(text: str) -> str:
     return text
 
 
-def _analysis(text: str) -> Analysis:
+def _document(name: str, text: str, kind: type[Document]) -> Document | None:
     if not text.strip():
-        return Analysis()
+        return None
     try:
-        return Analysis.model_validate_json(text)
+        return kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise DataError(Code.SPEC_INVALID, f"ECO_ANALYSIS: {where}: {first['msg']}.") from error
+        raise DataError(Code.SPEC_INVALID, f"{name}: {where}: {first['msg']}.") from error

@@ -34,6 +34,23 @@ def test_key_and_trust_are_made_once() -> None:
     assert stage.ensure() == [] and len(stage.client.calls) == calls
 
 
+def test_client_certificate_is_made_where_the_stream_asks_for_one_and_replaced_when_it_runs_out() -> None:
+    stage, made = Stage(), iter([{"tls.crt": "a"}, None, {"tls.crt": "b"}])
+    seen: list[object] = []
+
+    def issue(namespace: str, data: dict[str, str] | None) -> dict[str, str] | None:
+        seen.append(data)
+        return next(made)
+
+    stage.keeper = TrustKeeper(stage.client, ca_certificate="CA", clock=lambda: stage.seconds, issue=issue)
+    assert len(stage.ensure()) == 3
+    stage.seconds += RECHECK_SECONDS + 1
+    assert stage.ensure() == []
+    stage.seconds += RECHECK_SECONDS + 1
+    assert len(stage.ensure()) == 1
+    assert seen == [None, {"tls.crt": "a"}, {"tls.crt": "a"}]
+
+
 def test_another_model_reads_but_writes_nothing() -> None:
     stage = Stage()
     stage.ensure()

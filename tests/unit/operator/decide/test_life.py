@@ -13,7 +13,7 @@ from ecompile_crds.hybridmodel import ModelPhase
 from ecompile_crds.jobs import JobKind
 from ecompile_crds.routing import RouteMode
 from ecompile_operator.decide.decide import decide
-from ecompile_operator.decide.observed import AlertKind, JobPhase
+from ecompile_operator.decide.observed import AlertKind, JobPhase, MergedEvidence
 
 from .world import World, make_spec
 
@@ -482,3 +482,62 @@ def test_settled_model_decides_the_same_again() -> None:
         decision = world.step()
         assert not decision.module_updates and not decision.audit and not decision.events
     assert world.status == status and dict(world.modules) == modules
+
+
+def merged(world: World, e_value: float, **changes: object) -> MergedEvidence:
+    found = MergedEvidence(
+        kind=AlertKind.DRIFT,
+        segment=0,
+        generation=world.status.routing.generation,
+        e_value=e_value,
+        observations=400,
+        pods=3,
+        mean=4e-3,
+        limit=2e-3,
+    )
+    return replace(found, **changes)  # type: ignore[arg-type]  # names as above
+
+
+def test_evidence_of_all_pods_together_rolls_back() -> None:
+    """No pod has alerted."""
+    world = World().to_promoted()
+    world.report()
+    world.evidence = (merged(world, 1e6),)
+    world.step()
+    rollback = world.module().last_rollback
+    assert world.stage() is Stage.ROLLING_BACK and rollback is not None
+    assert rollback.reason == "Drift" and "3 pods together" in rollback.detail
+    world.report()
+    world.settle()
+    assert world.stage() is Stage.ROLLED_BACK
+
+
+@pytest.mark.parametrize("change", [{"e_value": 9e5}, {"segment": 1}, {"generation": 0}])
+def test_evidence_that_is_too_weak_or_about_something_else_changes_nothing(change: dict[str, object]) -> None:
+    world = World().to_promoted()
+    world.report()
+    world.evidence = (merged(world, 1e6, **{k: v for k, v in change.items() if k != "e_value"}),)
+    if "e_value" in change:
+        world.evidence = (merged(world, 9e5),)
+    world.step()
+    assert world.stage() is Stage.PROMOTED
+
+
+def test_spec_says_how_much_evidence_is_enough() -> None:
+    steps = make_spec().rollout.model_dump(mode="json", by_alias=True)["steps"]
+    world = World(spec=make_spec(rollout={"steps": steps, "analysis": {"falseAlarmInterval": 10**9}})).to_promoted()
+    world.report()
+    world.evidence = (merged(world, 1e8),)
+    world.step()
+    assert world.stage() is Stage.PROMOTED
+
+
+def test_proven_coverage_is_the_proven_share_of_what_is_compared() -> None:
+    """80 % of the requests answered by code; half of those compared lie in a proven region."""
+    world = World().to_promoted()
+    world.report(comparisons=80, fallbacks=20)
+    for name, report in world.reports.items():
+        counters = tuple(replace(c, proven_comparisons=40) for c in report.counters)
+        world.reports[name] = replace(report, counters=counters)
+    world.step()
+    assert (world.status.deterministic_coverage, world.status.proven_coverage) == (0.8, 0.4)

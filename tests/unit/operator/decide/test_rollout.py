@@ -10,7 +10,9 @@ import pytest
 from ecompile_crds.compiledmodule import Stage
 from ecompile_crds.hybridmodel import Day, Window
 from ecompile_operator.decide.bounds import mean_upper_bound
-from ecompile_operator.decide.observed import Fleet, Observed
+from ecompile_operator.decide.forecast import forecast
+from ecompile_operator.decide.futures import Cause
+from ecompile_operator.decide.observed import Fleet, GroupCounters, Observed
 from ecompile_operator.decide.windows import is_open, next_opening
 
 from .world import World, make_spec
@@ -177,3 +179,50 @@ def test_a_rollout_waits_for_a_free_slot() -> None:
     world.step()
     assert world.stage() is Stage.SHADOW
     assert world.last.waits_for_slot is False
+
+
+FAIR = {"fairness": {"groups": ["a", "b"], "maxGap": 0.05}}
+
+
+@pytest.mark.parametrize(
+    ("counts", "stage", "said"),
+    [
+        ([("a", 200, 0), ("b", 200, 0)], Stage.CANARY, ""),
+        ([("a", 200, 40), ("b", 200, 0)], Stage.ROLLING_BACK, "more frequent in group 'a'"),
+        ([("a", 200, 8), ("b", 200, 0)], Stage.SHADOW, "group gap at most"),
+        ([("a", 20, 0), ("b", 20, 0)], Stage.SHADOW, "group gap at most"),
+        ([("a", 200, 0)], Stage.SHADOW, "no comparison in group 'b' yet"),
+    ],
+)
+def test_a_step_is_left_only_when_the_gap_between_groups_is_known_to_be_small(
+    counts: list[tuple[str, int, int]], stage: Stage, said: str
+) -> None:
+    world = World(spec=make_spec(equivalence=FAIR)).to_shadow()
+    groups = tuple(GroupCounters(group=name, comparisons=seen, exceeded=bad) for name, seen, bad in counts)
+    world.report(groups=groups)
+    world.step()
+    assert world.stage() is stage
+    assert said in world.module().message
+    if stage is Stage.ROLLING_BACK:
+        rollback = world.module().last_rollback
+        assert rollback is not None and rollback.reason == "GroupGap" and rollback.value > rollback.limit
+
+
+def test_the_forecast_knows_of_groups() -> None:
+    """Good traffic has comparisons of each group."""
+    world = World(spec=make_spec(equivalence=FAIR)).to_shadow()
+    found = forecast(world.observed(), world.now)
+    assert Cause.GOOD_TRAFFIC in {outlook.cause for outlook in found.outlooks}
+
+
+def test_a_change_of_policy_is_a_new_routing_generation() -> None:
+    """In force without a restart, and in the audit log."""
+    world = World().to_promoted()
+    before = world.status.routing.generation
+    world.change_spec(serving={"replicas": 2, "policy": {"name": "guard-only"}})
+    world.step()
+    table = world.table()
+    assert table is not None and table.generation == before + 1 and table.policy.name.value == "guard-only"
+    assert world.audit[-1].after.endswith("by policy guard-only")
+    world.settle()
+    assert world.status.routing.generation == before + 1

@@ -30,7 +30,9 @@ from ecompile_operator.decide.observed import (
     AlertKind,
     AuditHead,
     Counters,
+    GroupCounters,
     JobPhase,
+    MergedEvidence,
     Observed,
     ObservedDeployment,
     ObservedJob,
@@ -77,6 +79,7 @@ class World:
     deployment: ObservedDeployment | None = None
     pods: tuple[ObservedPod, ...] = ()
     reports: dict[str, PodReport] = field(default_factory=dict)
+    evidence: tuple[MergedEvidence, ...] = ()
     remote_alerts: tuple[RemoteAlert, ...] = ()
     audit: list[AuditRecord] = field(default_factory=list)
     events: list[ModelEvent] = field(default_factory=list)
@@ -101,6 +104,7 @@ class World:
             deployment=self.deployment,
             pods=self.pods,
             reports=tuple(self.reports.values()),
+            evidence=self.evidence,
             remote_alerts=self.remote_alerts,
             worker_image=self.worker_image,
             audit=AuditHead.of(reversed(self.audit)) if self.audit else None,
@@ -229,6 +233,7 @@ class World:
         generation: int | None = None,
         alert: AlertKind | None = None,
         compiled_p50: float = 1e-5,
+        groups: tuple[GroupCounters, ...] = (),
         requests_per_second: float = 0.0,
     ) -> None:
         """Every pod reports: acknowledged, with the given traffic since."""
@@ -247,6 +252,7 @@ class World:
                     compiled_p50_seconds=compiled_p50,
                     neural_p50_seconds=5e-5,
                     latency_samples=comparisons,
+                    groups=groups,
                 )
                 for i in range(self.segments)
             )

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
-from ecompile_crds.hybridmodel import Analysis, HybridModelSpec
+from ecompile_crds.hybridmodel import Analysis, Equivalence, HybridModelSpec
 from ecompile_crds.routing import RoutingTable, SegmentRoute
 from ecompile_operator.decide.decision import DesiredServing
 from ecompile_operator.kube.client import Manifest
@@ -75,6 +75,18 @@ def test_pods_are_told_what_to_serve() -> None:
     assert Analysis.model_validate(json.loads(told["ECO_ANALYSIS"])).drift_limit == 0.01
     assert container["readinessProbe"]["httpGet"]["path"] == "/v2/health/ready"
     assert container["livenessProbe"]["httpGet"]["path"] == "/v2/health/live"
+
+
+def test_pods_are_told_of_groups_only_where_there_are_some() -> None:
+    """A setting that is not used must not start a rolling update."""
+    names = {each["name"] for each in deployment()["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert "ECO_FAIRNESS" not in names
+    fair = SPEC.model_copy(
+        update={"equivalence": Equivalence.model_validate({"fairness": {"groups": ["a", "b"], "maxGap": 0.1}})}
+    )
+    told = build_deployment(DESIRED, OWNER, fair, Settings(serving_image="s:1", control_address="c:1"))
+    env = {e["name"]: e.get("value") for e in told["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert env["ECO_FAIRNESS"] == '{"groups":["a","b"],"maxGap":0.1}'
 
 
 def test_pods_read_artifacts_only_and_never_see_the_signing_key() -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import orjson
 import pytest
 from ecompile_crds.errors import DataError
 from ecompile_crds.routing import RouteMode
 from ecompile_workers.cli.top import figures, parse, quantile, render
+from ecompile_workers.governance.energy import Energy, Method
+from ecompile_workers.serving.feedback import Feedback
 from ecompile_workers.serving.local import LocalPod
-from ecompile_workers.serving.metrics import ServingCollector, render_metrics
+from ecompile_workers.serving.metrics import Account, ServingCollector, render_metrics
 from prometheus_client import CollectorRegistry
 
 from tests.unit.workers.serving.world import KEY, World, make_world, rows, table
@@ -59,12 +63,31 @@ def test_figures_are_those_of_the_interval_only(pod: LocalPod) -> None:
     assert segment.delta is not None and segment.delta < 1e-5
 
 
+def test_energy_is_told_per_request_with_its_method(pod: LocalPod) -> None:
+    """And the share of labelled answers that were wrong."""
+    feedback, joules = Feedback(10), iter([1.0, 5.0])
+    meter = SimpleNamespace(read=lambda: Energy(joules=next(joules), method=Method.MODELLED, uncertainty=0.5))
+    registry = CollectorRegistry()
+    registry.register(ServingCollector(pod.bridge, Account(meters=[meter], region="SE", feedback=feedback)))
+    before = parse(render_metrics(registry).decode(), seconds=0.0)
+    ask(pod, 8)
+    entries = [{"id": str(n), "path": "compiled", "correct": n > 0} for n in range(4)]
+    assert feedback.take(orjson.dumps({"feedback": entries})) == (4, 0)
+    text = render_metrics(registry).decode()
+    found = figures(before, parse(text, seconds=2.0))
+    (energy,) = found.energy
+    assert (energy.method, energy.watts, energy.joules_per_request) == ("modelled", 2.0, 0.5)
+    assert found.error_incidence == 0.25
+    assert "500 mJ/request (modelled, +-50%)" in render({"a:1": found})
+    assert 'ecompile_serving_carbon_grams_total{method="modelled",region="SE"}' in text
+
+
 def test_tripped_segment_and_idle_pod_are_shown(pod: LocalPod) -> None:
     """Shares of nothing are a dash, not zero."""
     ask(pod, 30, scale=20.0)
     sample = parse(exposed(pod), seconds=1.0)
     told = render({"a:1": figures(sample, sample), "b:2": "cannot be reached: refused."})
-    assert "TRIPPED" in told and "covered -, refused -, delta -" in told
+    assert "TRIPPED" in told and "covered -, proven -, refused -, delta -" in told
     assert "b:2  cannot be reached" in told
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ecompile_crds.errors import DataError, ModelError
+from ecompile_crds.hybridmodel import Fairness
 from ecompile_crds.routing import RouteMode, SegmentRoute
 from ecompile_workers.serving.breaker import AlertKind
 from ecompile_workers.serving.bridge import Served
@@ -210,3 +211,48 @@ def test_refused_table_leaves_the_one_in_force(world: World, pod: LocalPod) -> N
         pod.adopt(table(6, world.route(RouteMode.COMPILED, bundle=world.bundle(alter=True, attempt=2))))
     assert pod.bridge.state.generation == 5
     assert pod.infer(rows(1)).path == "compiled"
+
+
+def test_requests_of_a_group_are_counted_for_it(world: World) -> None:
+    """Groups that the model names; others take no part."""
+    pod = LocalPod(world.plan_uri, keys=[KEY.public_key()], fairness=Fairness(groups=["a", "b"]))
+    pod.adopt(table(1, *routes(world, RouteMode.COMPILED, compare=1.0)))
+    for number, row in enumerate(rows(12)):
+        pod.infer(row[None], group=("a", "b", "other")[number % 3])
+    pod.finish_comparisons()
+    assert [(g.group, g.comparisons) for g in pod.counters()[0].groups] == [("a", 4), ("b", 4)]
+    pod.close()
+
+
+def test_inputs_far_from_calibration_trip_though_the_module_is_right(tmp_path: Path) -> None:
+    """The evidence of a module is about inputs like those of calibration."""
+    world = make_world(tmp_path, reference=rows(400, seed=5))
+    pod = LocalPod(world.plan_uri, keys=[KEY.public_key()])
+    pod.adopt(table(1, *routes(world, RouteMode.COMPILED, compare=1.0)))
+    for row in rows(60, seed=6):
+        pod.infer(row[None])
+    pod.finish_comparisons()
+    assert pod.alerts() == ()
+    for row in rows(200, seed=7) * 0.2 + 3.0:
+        pod.infer(row[None].astype(np.float32))
+    pod.finish_comparisons()
+    (alert,) = pod.alerts()
+    assert alert.kind is AlertKind.INPUT_DRIFT
+    assert pod.infer(rows(1)).served == (Served.TRIPPED,)
+    pod.close()
+
+
+def test_after_a_bad_comparison_each_request_is_compared(tmp_path: Path) -> None:
+    """And no longer once a newer table is in force."""
+    world = make_world(tmp_path)
+    pod = LocalPod(world.plan_uri, keys=[KEY.public_key()])
+    pod.adopt(table(1, *routes(world, RouteMode.COMPILED, compare=0.05)))
+    assert pod.bridge.state.segments[0].compare == 0.05
+    pod.bridge.state.segments[0].watch._suspect = 5
+    pod.bridge._attend(pod.bridge.state.segments[0].watch)
+    assert pod.bridge.state.segments[0].compare == 1.0
+    for row in rows(8):
+        pod.infer(row[None])
+        pod.finish_comparisons()
+    assert pod.bridge.state.segments[0].compare == 0.05
+    pod.close()

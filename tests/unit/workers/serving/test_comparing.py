@@ -114,18 +114,21 @@ def test_module_that_must_not_be_used_is_not_done(ends: Ends, world: World) -> N
     seconds=st.tuples(st.floats(0, 9), st.floats(0, 9)),
     refused=st.booleans(),
     fault=st.text(max_size=500),
+    far=st.none() | st.floats(0, 1),
+    proven=st.booleans(),
 )
 def test_results_arrive_as_they_were_told(
-    delta: float | None, seconds: tuple[float, float], refused: bool, fault: str
+    delta: float | None, seconds: tuple[float, float], refused: bool, fault: str, far: float | None, proven: bool
 ) -> None:
     """A long sentence is cut."""
     segment = SimpleNamespace(input=SimpleNamespace(size=3), output=SimpleNamespace(size=2))
     plan: Any = SimpleNamespace(segments=[segment])
     both = Exchange(mmap.mmap(-1, shared_bytes(plan)), plan)
-    both.answer(Result(7, True, Finding(delta, *seconds, refused, fault)))
+    both.answer(Result(7, True, Finding(delta, *seconds, refused, fault, far, proven)))
     found = both.collect()
     assert found is not None
     assert found.finding[:4] == (delta, *seconds, refused)
+    assert (found.finding.far, found.finding.proven) == (far, proven)
     told = fault.encode()[: exchanges.MAX_FAULT_BYTES].decode(errors="replace")
     assert found.finding.fault == told
     both.release()

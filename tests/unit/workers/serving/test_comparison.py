@@ -16,8 +16,9 @@ from .world import Rows, rows
 
 
 def job(neural: Callable[[Rows], Rows]) -> Comparison:
-    module = SimpleNamespace(run=lambda x, y: 0, outputs=rows(1).shape[1])
-    return Comparison(SimpleNamespace(), module, neural, rows(1), rows(1), True)  # type: ignore[arg-type]  # not used here
+    module = SimpleNamespace(run=lambda x, y: 0, outputs=rows(1).shape[1], proves=lambda x: False)
+    path = type("Path", (), {"reference": None, "__call__": lambda self, x: neural(x)})()
+    return Comparison(SimpleNamespace(), module, path, rows(1), rows(1), True)  # type: ignore[arg-type]  # not used here
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ecompile_crds.errors import Code, EcompileError, ModelError, ResourceError
 from ecompile_crds.plan import Plan
 from ecompile_crds.routing import RouteMode
-from ecompile_workers.serving.modules import ModuleStore, trusted_keys
+from ecompile_workers.codegen.bundle import Bundle
+from ecompile_workers.serving.modules import LoadedModule, ModuleStore, _proven_boxes, trusted_keys
 
 from .world import KEY, OUTPUTS, World, make_world, oracle, rows, write_trust
 
@@ -82,3 +85,16 @@ def test_trust_directory_without_a_key_is_refused(tmp_path: Path) -> None:
         trusted_keys(tmp_path)
     write_trust(tmp_path)
     assert len(trusted_keys(tmp_path)) == 1
+
+
+def test_inputs_in_a_region_of_the_certificate_are_proven() -> None:
+    """All rows must be, each in any one of the regions; borders belong to them."""
+    boxes = [{"lower": [0.0, 0.0], "upper": [1.0, 1.0]}, {"lower": [2.0, 0.0], "upper": [3.0, 1.0]}]
+    files = {"certificate.json": orjson.dumps({"regions": [{"box": box} for box in boxes]})}
+    found = _proven_boxes(Bundle(digest="", meta={}, files=files))
+    module = SimpleNamespace(proven_boxes=found)
+    inside = np.array([[0.5, 1.0], [2.0, 0.0]], dtype=np.float32)
+    assert LoadedModule.proves(module, inside)  # type: ignore[arg-type]  # what is read of a module
+    for row in ([1.5, 0.5], [0.5, np.nan], [0.5, 1.1]):
+        assert not LoadedModule.proves(module, np.vstack([inside, np.float32(row)]))  # type: ignore[arg-type]  # as above
+    assert _proven_boxes(Bundle(digest="", meta={}, files={})) is None

@@ -12,6 +12,7 @@ import orjson
 import pytest
 from ecompile_crds.routing import RouteMode
 from ecompile_workers.serving.admission import Limits
+from ecompile_workers.serving.feedback import Feedback
 from ecompile_workers.serving.local import LocalPod
 from ecompile_workers.serving.server import App
 from ecompile_workers.serving.service import Service
@@ -92,6 +93,34 @@ async def test_rows_are_answered_with_the_path_that_served(app: App, nested: boo
     (output,) = answer["outputs"]
     assert (output["name"], output["datatype"], output["shape"]) == ("h1", "FP32", [3, 8])
     np.testing.assert_allclose(np.reshape(output["data"], (3, 8)), oracle(x), atol=1e-5)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("group", "status"), [("north", 200), (7, 400), ("x" * 65, 400)])
+async def test_group_of_a_request_is_a_short_text(app: App, group: object, status: int) -> None:
+    """Parameter group."""
+    answered, answer, _ = await call(app, "POST", INFER, request(parameters={"group": group}))
+    assert answered == status
+    assert status == 200 or "parameters.group" in answer["error"]
+
+
+@pytest.mark.asyncio
+async def test_labels_are_joined_with_answers(app: App, service: Service, pod: LocalPod) -> None:
+    """POST .../feedback; refused where the model does not remember answers."""
+    path, entry = f"/v2/models/{MODEL}/feedback", {"id": "q1", "label": 0}
+    body = orjson.dumps({"feedback": [entry]})
+    status, answer, _ = await call(app, "POST", path, body)
+    assert status == 400 and "spec.serving.feedback.remember" in answer["error"]
+    service.feedback = Feedback(10)
+    made = App(service)
+    made.serve(pod.bridge)
+    _, answered, _ = await call(made, "POST", INFER, request(id="q1"))
+    best = int(np.argmax(answered["outputs"][0]["data"]))
+    status, answer, _ = await call(made, "POST", path, orjson.dumps({"feedback": [entry | {"label": best}]}))
+    assert (status, answer) == (200, {"matched": 1, "unmatched": 0})
+    _, metrics, _ = await call(made, "GET", "/metrics")
+    assert 'ecompile_serving_feedback_total{correct="true",path="compiled"} 1.0' in metrics["text"]
+    assert (await call(made, "GET", path))[0] == 405
 
 
 @pytest.mark.asyncio

@@ -17,6 +17,13 @@ def test_defaults_are_the_mount_paths() -> None:
     assert str(settings.trust_dir) == "/etc/ecompile/trust"
 
 
+def test_groups_to_compare_are_read() -> None:
+    """None where the model names none."""
+    assert from_environment(GOOD).fairness is None
+    told = from_environment(GOOD | {"ECO_FAIRNESS": '{"groups":["a","b"],"maxGap":0.1}'}).fairness
+    assert told is not None and (told.groups, told.max_gap) == (["a", "b"], 0.1)
+
+
 def test_analysis_is_read_in_camel_case() -> None:
     """As the operator writes it."""
     settings = from_environment(GOOD | {"ECO_ANALYSIS": '{"driftLimit":0.01,"falseAlarmInterval":2000}'})

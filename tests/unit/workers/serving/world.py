@@ -19,6 +19,7 @@ from ecompile_workers.codegen.bundle import write_bundle
 from ecompile_workers.codegen.compile import CompiledSegment, compile_graph
 from ecompile_workers.ir.graph import Graph, Node, Op, Tensor
 from ecompile_workers.ir.to_onnx import export
+from ecompile_workers.trace import reference as references
 from numpy.typing import NDArray
 
 Rows = NDArray[np.float32]
@@ -74,6 +75,8 @@ FAULTS = {
     "nan": 'y[0] = __builtin_nanf("");',
     "crash": "*(volatile int *)0 = 1;",
     "hang": "for (volatile int i = 0;; i++);",
+    "leak": "volatile char *p = malloc(64 << 20); for (int64_t i = 0; i < 64 << 20; i += 4096) p[i] = 1;",
+    "stray": "volatile char near[8]; for (int64_t i = 0; i < 1 << 24; i++) near[i] = 1;",
 }
 """What a faulty module does where x[0] > 2. It keeps the ABI otherwise."""
 
@@ -81,6 +84,7 @@ FAULTS = {
 def faulty_source(fault: str) -> str:
     return f"""
 #include <stdint.h>
+#include <stdlib.h>
 int eco_run(const float *x, float *y, int64_t n, void *scratch, uint32_t *reason) {{
   for (int64_t i = 0; i < n * {OUTPUTS}; i++) y[i] = 0.0f;
   if (x[0] > 2.0f) {{ {FAULTS[fault]} }}
@@ -178,8 +182,8 @@ def table(generation: int, *routes: SegmentRoute, **changes: str) -> RoutingTabl
     return RoutingTable(generation=generation, segments=routes, **names)
 
 
-def make_world(directory: Path, *, segments: int = 1) -> World:
-    """Write plan, whole network and segments."""
+def make_world(directory: Path, *, segments: int = 1, reference: Rows | None = None) -> World:
+    """Write plan, whole network and segments; `reference`: calibration rows of the first segment."""
     directory.mkdir(parents=True, exist_ok=True)
 
     def put(name: str, content: bytes) -> PlanFile:
@@ -200,6 +204,9 @@ def make_world(directory: Path, *, segments: int = 1) -> World:
                 output=PlanTensor(name=graph.output.name, shape=graph.output.shape),
                 neural=whole if segments == 1 else put(name, export(graph).SerializeToString()),
                 macs=graph.macs,
+                reference=put("reference.npz", references.fit(reference).to_bytes())  # type: ignore[union-attr]  # enough rows
+                if reference is not None and index == 0
+                else None,
             )
         )
     plan = Plan(
