@@ -183,15 +183,33 @@ async def _start_webhook(term: Term, identity: ServerIdentity) -> web.AppRunner:
 
 
 async def _watch_models(registry: kopf.OperatorRegistry, settings: Settings, stop: asyncio.Event) -> None:
-    """Kopf takes the signal handlers over while it runs, and returns on SIGTERM: then the process is to end."""
-    await kopf.operator(
-        registry=registry,
-        identity=settings.pod_name,  # type: ignore[arg-type]  # a NewType of str that Kopf does not export
-        standalone=True,
-        clusterwide=not settings.watch_namespaces,
-        namespaces=settings.watch_namespaces,
-    )
+    """Until `stop`. Kopf takes the signal handlers over, and at its end cancels every task that is younger than it, the
+    leader's among them: so they are taken back, and the end of the process is ours to order."""
+    ready = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_stop_on_signals(stop, ready))
+        await kopf.operator(
+            registry=registry,
+            identity=settings.pod_name,  # type: ignore[arg-type]  # a NewType of str that Kopf does not export
+            standalone=True,
+            clusterwide=not settings.watch_namespaces,
+            namespaces=settings.watch_namespaces,
+            ready_flag=ready,
+            stop_flag=stop,
+        )
+        ready.set()
     stop.set()
+
+
+async def _stop_on_signals(stop: asyncio.Event, when: asyncio.Event) -> None:
+    await when.wait()
+    stop_on_signals(stop)
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """SIGTERM and SIGINT set `stop`."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
 
 async def _hold(election: LeaderElection) -> None:
@@ -239,9 +257,7 @@ async def run(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT, or until leadership is lost."""
     health = Health(clock=time.monotonic)
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop_on_signals(stop)
     if settings.metrics_port:
         start_http_server(settings.metrics_port, registry=metrics.REGISTRY)
     probes = asyncio.create_task(health.run(settings.health_port))
@@ -257,7 +273,7 @@ async def run(settings: Settings) -> None:
         working = asyncio.create_task(work(client, settings, election, health, stop))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({working, stopping, probes}, return_when=asyncio.FIRST_COMPLETED)
-        failed = working.done() or probes.done()
+        failed = not stop.is_set()
         for task in (working, probes, stopping):
             task.cancel()
         results = await asyncio.gather(working, probes, return_exceptions=True)
