@@ -161,7 +161,7 @@ def _told(made: DistillReport, rejected: Sequence[str]) -> dict[str, Any]:
 
 
 def _plan_files(life: LocalLife, plan: Plan) -> dict[str, bytes]:
-    """The plan and the files it names, but for the trace and the calibration references: they tell of recorded input."""
+    """The plan and the files it names, but for the trace and calibration references: they tell of recorded input."""
     names = {plan.neural.path, plan.graph.path, *(segment.neural.path for segment in plan.segments)}
     if plan.stability is not None:
         names.add(plan.stability.path)
