@@ -84,12 +84,13 @@ def _profile(model: LocalModel, directory: Path, say: Say) -> Plan:
     say("profile")
     run = LocalLife(model)
     plan = run.plan(run.profile())
+    if model.synthetic:  # made-up rows say nothing about the stability of real ones, nor how these look
+        nothing = {"stability": None, "reference": None}
+        plan = plan.model_copy(update={"segments": tuple(s.model_copy(update=nothing) for s in plan.segments)})
     names = {plan.neural.path, *(segment.neural.path for segment in plan.segments)}
+    names |= {segment.reference.path for segment in plan.segments if segment.reference is not None}
     for name in sorted(names):
         (directory / name).write_bytes(run.plan_file(name))
-    if model.synthetic:  # made-up rows say nothing about the stability of real ones
-        unknown = tuple(segment.model_copy(update={"stability": None}) for segment in plan.segments)
-        plan = plan.model_copy(update={"segments": unknown})
     (directory / "plan.json").write_text(plan.model_dump_json(by_alias=True))
     return plan
 

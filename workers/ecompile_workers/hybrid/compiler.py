@@ -161,11 +161,12 @@ def _told(made: DistillReport, rejected: Sequence[str]) -> dict[str, Any]:
 
 
 def _plan_files(life: LocalLife, plan: Plan) -> dict[str, bytes]:
-    """The plan and the files it names, but for the trace: it is recorded input."""
+    """The plan and the files it names, but for the trace and calibration references: they tell of recorded input."""
     names = {plan.neural.path, plan.graph.path, *(segment.neural.path for segment in plan.segments)}
     if plan.stability is not None:
         names.add(plan.stability.path)
-    plain = plan.model_copy(update={"trace": None})
+    segments = tuple(segment.model_copy(update={"reference": None}) for segment in plan.segments)
+    plain = plan.model_copy(update={"trace": None, "segments": segments})
     return {
         PLAN: plain.model_dump_json(by_alias=True, indent=1).encode(),
         **{name: life.plan_file(name) for name in sorted(names)},
