@@ -287,13 +287,15 @@ def measure(server: ApiServer, arguments: argparse.Namespace, log: Path) -> Figu
     figures.populate_seconds = fill(server, arguments.models)
     if arguments.fill_only:
         return figures
-    first = OperatorProcess(server, "first", log)
-    try:
+    if figures.populate_seconds:
         # The first start finds a new signing key and image settings, and writes what differs; the second is measured.
-        first.until("first start", lambda: first.settled(arguments.models))
-        print(f"bench: first start {time.monotonic() - first.started_at:.0f} s", file=sys.stderr)
-    finally:
-        first.stop()
+        first = OperatorProcess(server, "first", log)
+        try:
+            first.until("first start", functools.partial(first.settled, arguments.models))
+            print(f"bench: first start {time.monotonic() - first.started_at:.0f} s", file=sys.stderr)
+        finally:
+            first.stop()
+    run = int(time.time())  # names, so that a server that stays can be measured again
     main = OperatorProcess(server, "main", log)
     other = None
     try:
@@ -306,8 +308,8 @@ def measure(server: ApiServer, arguments: argparse.Namespace, log: Path) -> Figu
 
         async def arrivals() -> None:
             async with client_of(server) as client:
-                alone = await apply_to_job(client, [f"alone-{i}" for i in range(arguments.alone)], width=1)
-                burst = await apply_to_job(client, [f"burst-{i}" for i in range(arguments.burst)], width=32)
+                alone = await apply_to_job(client, [f"alone-{run}-{i}" for i in range(arguments.alone)], width=1)
+                burst = await apply_to_job(client, [f"burst-{run}-{i}" for i in range(arguments.burst)], width=32)
                 figures.alone_p50, figures.alone_p99 = statistics.median(alone), quantile(alone, 0.99)
                 figures.burst_p50, figures.burst_p99 = statistics.median(burst), quantile(burst, 0.99)
 
@@ -316,8 +318,9 @@ def measure(server: ApiServer, arguments: argparse.Namespace, log: Path) -> Figu
         for how in ("graceful", "killed"):
             other = OperatorProcess(server, f"other-{how}", log)
             other.until("standby", functools.partial(other.is_standby))
-            setattr(figures, how, handover(server, main, f"after-{how}", kill=how == "killed"))
+            setattr(figures, how, handover(server, main, f"after-{how}-{run}", kill=how == "killed"))
             main, other = other, None
+            print(f"bench: {figures}", file=sys.stderr)
             main.until("calm", functools.partial(main.settled, arguments.models))
         if arguments.streams:
             figures.streams = arguments.streams_of or PODS * arguments.models

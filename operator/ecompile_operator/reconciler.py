@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 Decide = Callable[[Observed, datetime], Decision]
 
-WORKERS = 8
+WORKERS = 32
 """Models worked on at a time; each waits for the API server most of the time."""
 SERVICE_RECHECK = timedelta(seconds=10)
 """How often to see whether a Service name that someone else holds has become free."""
