@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives import serialization
@@ -178,7 +179,7 @@ class World:
 
 def table(generation: int, *routes: SegmentRoute, **changes: str) -> RoutingTable:
     """A routing table for the test pod."""
-    names = {"namespace": NAMESPACE, "model": MODEL, "life": LIFE} | changes
+    names: dict[str, Any] = {"namespace": NAMESPACE, "model": MODEL, "life": LIFE} | changes
     return RoutingTable(generation=generation, segments=routes, **names)
 
 
