@@ -34,7 +34,8 @@ GRAMS_PER_KWH: Final[Mapping[str, float]] = {
     "WORLD": 481,
     "ZA": 708,
 }
-"""Ember, "Yearly electricity data", 2023, rounded."""
+"""About 2023, after Ember, "Yearly electricity data"; rounded, and not checked against later editions: where the figure
+counts, give the number of your grid instead."""
 
 
 def intensity(region: str) -> float:
