@@ -21,6 +21,7 @@ SAMPLES = {
     "^[0-9*/,-]+( [0-9*/,-]+){4}$": ("0 3 * * *", "*/5 * * * 1-5"),
     "^([01][0-9]|2[0-3]):[0-5][0-9]$": ("00:00", "23:59"),
     "^[a-z]([-a-z0-9]*[a-z0-9])?$": ("net", "a-1"),
+    "^([A-Z]{2}|WORLD|[0-9]{1,4})$": ("SE", "WORLD", "30"),
 }
 """Texts for each pattern of the schema; a new pattern needs a line here."""
 QUANTITIES = ("1", "500m", "2Gi", "0")

@@ -26,6 +26,14 @@ MEANT = {
     ".spec.revalidation.schedule: the pattern changed from None to ^[0-9*/,-]+( [0-9*/,-]+){4}$": "the same",
     ".spec.serving.protocol: does not exist any more": "its one value said nothing; the API server drops it when it "
     "reads an old object. `protocols` took its place",
+    **dict.fromkeys(
+        (
+            ".spec.equivalence.fairness.groups[]: minLength rose from None to 1",
+            ".spec.equivalence.fairness.groups[]: maxLength fell from None to 64",
+            ".spec.equivalence.fairness.groups: minItems rose from 1 to 2",
+        ),
+        "0.1.0 refused the field, whatever it said",
+    ),
 }
 """Breaks that are meant, and why. Empty is best."""
 
